@@ -1,0 +1,1 @@
+"""One module per pin: how a content key is wrapped and recovered."""

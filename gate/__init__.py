@@ -1,0 +1,1 @@
+"""The approving Tang server: requests, operators, audit, keyholder."""

@@ -1,0 +1,101 @@
+"""Locked memory, JWE, ECMR and bundles in Rust: no secret becomes a Python object.
+
+All functions raise the errors of `unlatch.errors`: `DamagedFileError` for sealed bytes that do not open or
+parse, `UntrustedGateError` for a peer's point or answer that is wrong, `ConfigError` for what a person passed in.
+"""
+
+from contextlib import AbstractContextManager
+from typing import final
+
+from collections.abc import Buffer
+
+@final
+class Secret:
+    """Bytes in locked pages, left out of core dumps, wiped when dropped. No repr, no copy, no pickle."""
+
+    @staticmethod
+    def random(size: int, /) -> Secret: ...
+    @staticmethod
+    def copy_from(data: Buffer, /) -> Secret:
+        """Copy bytes in. The caller's own copy stays where it is: for tests and public data only."""
+    @staticmethod
+    def read_fd(fd: int, limit: int, /) -> Secret:
+        """Read to the end of file straight into locked pages; more than `limit` bytes is a ConfigError."""
+    def write_fd(self, fd: int, /) -> None:
+        """Write every byte to a descriptor."""
+    def strip_newline(self) -> None:
+        """Drop one trailing newline (LF or CRLF), as a prompt or an editor leaves it."""
+    def expose(self) -> AbstractContextManager[memoryview]:
+        """A read-only view, released (and unusable) when the block ends."""
+    def wipe(self) -> None: ...
+    def __len__(self) -> int: ...
+
+def jwe_open(compact: bytes, key: Secret, /) -> Secret:
+    """Open a compact JWE with its content key; nothing is returned before the tag is verified."""
+
+def jwe_seal(header: bytes, plaintext: Secret, key: Secret, /) -> bytes:
+    """Seal with a 32-byte content key. `header` is JSON with alg "dir", enc "A256GCM"; it is written sorted and compact."""
+
+def jwe_seal_to(header: bytes, plaintext: Secret, recipient: bytes, /) -> bytes:
+    """Seal to an EC public JWK by ECDH-ES with a fresh ephemeral; adds `alg`, `enc` and `epk` to the header."""
+
+@final
+class Exchange:
+    """One blinded recovery (client side of McCallum-Relyea). The blinding scalar never leaves native memory."""
+
+    def __new__(cls, header: bytes, server_key: bytes, /) -> Exchange:
+        """From a protected header's JSON (`epk`, `enc`, `apu`, `apv`) and the server's exchange key (public JWK)."""
+    @property
+    def request(self) -> bytes:
+        """The JWK to POST: compact, sorted, one trailing newline, as clevis sends it."""
+    @property
+    def thumbprint(self) -> str:
+        """RFC 7638 SHA-256 of the requested point, base64url."""
+    def finish(self, answer: bytes, /) -> Secret:
+        """Unblind the server's JWK; gives the content key."""
+
+def derive_content_key(header: bytes, private_key: Secret, /) -> Secret:
+    """Offline recovery: the content key from a header and the private exchange JWK."""
+
+def exchange_key_generate(curve: str, /) -> tuple[Secret, bytes]:
+    """A new ECMR key ("P-256", "P-384", "P-521"): private JWK, public JWK (both JSON as tangd writes them)."""
+
+def exchange_answer(private_key: Secret, point: bytes, /) -> bytes:
+    """Tang's server side: multiply a client's point (JWK JSON) and give the answer's JWK JSON."""
+
+def signing_key_generate(curve: str, /) -> tuple[Secret, bytes]:
+    """A new ES256/ES384/ES512 key: private JWK, public JWK."""
+
+def signing_key_sign(private_key: Secret, message: bytes, /) -> bytes:
+    """JWS signature: raw r || s of full length."""
+
+def sss_split(threshold: int, count: int, /) -> tuple[bytes, Secret, list[Secret]]:
+    """A fresh prime (32 bytes), the content key at 0, and `count` shares x || y of 64 bytes."""
+
+def sss_combine(prime: bytes, shares: list[Secret], /) -> Secret:
+    """The content key from exactly the shares given."""
+
+@final
+class BundleWriter:
+    """Builds a bundle's JSON in locked memory."""
+
+    def __new__(cls) -> BundleWriter: ...
+    @property
+    def recipient(self) -> bytes:
+        """Public half (JWK JSON) of the bundle key."""
+    def add_private_key(self, name: str, pem: Secret, use: bytes, /) -> None:
+        """PEM in PKCS#8, SEC1 or PKCS#1; kept as PKCS#8."""
+    def generate_private_key(self, name: str, algorithm: str, use: bytes, /) -> bytes:
+        """"ecdsa-p256", "ed25519" or "rsa-2048"/"rsa-3072"/"rsa-4096"; gives a CSR (PEM) for `use.names`."""
+    def add_token(self, name: str, value: Secret, use: bytes | None, /) -> None: ...
+    def finish(self, sealers: list[str], /) -> Secret: ...
+
+@final
+class Bundle:
+    """An opened payload."""
+
+    def __new__(cls, plaintext: Secret, /) -> Bundle: ...
+    def describe(self) -> bytes:
+        """JSON of everything but the secrets: set, names, kinds, algorithms, rules."""
+    def secret(self, name: str, /) -> Secret:
+        """A private key as PEM, a token as its bytes."""

@@ -1,0 +1,1 @@
+"""The network edge: configuration, supervisor, and the Rust program that serves."""
