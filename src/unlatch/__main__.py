@@ -55,9 +55,11 @@ class LazyGroup(click.Group):
     """Imports `unlatch.tools.NAME` only when NAME is called; lists names from a table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every name, in the order of the table."""
         return list(SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command."""
         if cmd_name not in SUMMARIES:
             return None
         command = importlib.import_module(f"unlatch.tools.{cmd_name}").command
@@ -65,12 +67,15 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Group the commands under the table's headings."""
         for title, commands in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl(list(commands.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "UNLATCH"})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "UNLATCH"}
+)
 @click.version_option(__version__, message="unlatch %(version)s")
 def unlatch() -> None:
     """A TLS proxy whose keys open only when a network and a person let them."""
@@ -79,9 +84,9 @@ def unlatch() -> None:
 def complain(message: str, hint: str | None) -> None:
     """Write the two lines that every failure ends with."""
     sys.stdout.flush()
-    print(f"unlatch: error: {message}", file=sys.stderr)
+    click.echo(f"unlatch: error: {message}", err=True)
     if hint:
-        print(f"unlatch: hint: {hint}", file=sys.stderr)
+        click.echo(f"unlatch: hint: {hint}", err=True)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -94,7 +99,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain(str(error), error.hint)
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
+        click.echo(error.format_message(), err=True)
         return 2
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "unlatch"
@@ -104,7 +109,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain(error.format_message(), None)
         return 2
     except (click.Abort, KeyboardInterrupt):
-        print(file=sys.stderr)
+        click.echo(err=True)
         return 130
     except BrokenPipeError:
         # The reader went away (`unlatch … | head`): no traceback, and none from Python's own flush at exit.

@@ -1,0 +1,299 @@
+"""What `unlatch serve` is told: the model of the configuration, one class per section.
+
+Unknown keys are errors. Durations are written `500ms`, `10s`, `5m`, `1h`; sizes `512`, `64KiB`, `1MiB`. Relative
+paths are relative to the configuration file. Secrets are never written here, only named: `sealed:NAME`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE = re.compile(r"(\d+)(KiB|MiB|B)?")
+_SIZE_UNITS = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024 * 1024}
+_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.IGNORECASE)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from `500ms`, `10s`, `5m` or `1h`."""
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a duration is a number with ms, s, m or h, such as 10s")
+    return float(match[1]) * _DURATION_UNITS[match[2]]
+
+
+def parse_size(value: object) -> int:
+    """Bytes from `512`, `64KiB` or `1MiB`."""
+    match = (
+        _SIZE.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    )
+    if match is None:
+        raise ValueError("a size is a number with B, KiB or MiB, such as 64KiB")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:80`, `[::1]:80` or `name:80`."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdigit() or not 0 <= int(port) <= 65535 or not host:
+        raise ValueError(f"{text!r} is not host:port")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: write an IPv6 address in brackets, [::1]:443")
+    return host, int(port)
+
+
+def _bind_address(text: str) -> str:
+    host, _ = split_address(text)
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{text!r}: a listener binds to an IP address, not to a name") from None
+    return text
+
+
+def _server_address(text: str) -> str:
+    _, port = split_address(text)
+    if port == 0:
+        raise ValueError(f"{text!r}: port 0 is no server")
+    return text
+
+
+def _sealed_name(text: str) -> str:
+    if not re.fullmatch(r"sealed:[A-Za-z0-9._-]{1,64}", text):
+        raise ValueError(f"{text!r} is not sealed:NAME")
+    return text
+
+
+def _host_pattern(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError(f"{text!r} is not a host name or *.name")
+    return text.lower()
+
+
+def _path_pattern(text: str) -> str:
+    if (
+        not text.startswith("/")
+        or "*" in text.removesuffix("*")
+        or (text.endswith("*") and not text.endswith("/*"))
+    ):
+        raise ValueError(f"{text!r}: a path starts with / and may end with /*")
+    return text
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+BindAddress = Annotated[str, AfterValidator(_bind_address)]
+ServerAddress = Annotated[str, AfterValidator(_server_address)]
+SealedName = Annotated[str, AfterValidator(_sealed_name)]
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+PathPattern = Annotated[str, AfterValidator(_path_pattern)]
+Digest = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_-]{43}$", description="43 characters of base64url: a SHA-256")
+]
+
+
+class Section(BaseModel):
+    """A mapping of the file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Unlock(Section):
+    """How the sealed file is opened at start."""
+
+    bundle: Path
+    gates: list[Digest] = Field(
+        default=[], description="thumbprints of gate signing keys; the sealed file alone is not believed"
+    )
+    wait: Duration = Field(default=600.0, validate_default=False, description="how long one request may wait")
+    on_timeout: Literal["ask-again", "exit"] = "ask-again"
+    hook: list[str] | None = Field(default=None, min_length=1)
+    hook_timeout: Duration = Field(default=60.0, validate_default=False)
+    reason: str | None = Field(default=None, max_length=200)
+    unbound: bool = Field(default=False, description="let a token without sealed rules be used")
+
+
+class Certificate(Section):
+    """A public chain file and the name of its key."""
+
+    chain: Path
+    key: SealedName
+
+
+class Listener(Section):
+    """Addresses that speak TLS with these certificates; the first one is the default."""
+
+    bind: list[BindAddress] = Field(min_length=1)
+    certificates: list[Certificate] = Field(min_length=1)
+    client_ca: Path | None = None
+
+
+class Match(Section):
+    """What a request must look like; everything given must hold."""
+
+    listener: BindAddress | None = None
+    host: HostPattern | None = None
+    path: PathPattern | None = None
+
+
+class CallerCertificate(Section):
+    """A client whose certificate this CA signed for this name."""
+
+    ca: Path
+    san: str
+
+
+class CallerUser(Section):
+    """A local process of this user, over a UNIX socket."""
+
+    uid: int = Field(ge=0)
+
+
+def _network(text: str) -> str:
+    if text != "anyone":
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise ValueError(
+                f"{text!r} is not a network such as 10.2.0.0/16, nor anyone, {{ca, san}} or {{uid}}"
+            ) from None
+    return text
+
+
+def _kind_of_caller(value: object) -> str:
+    if isinstance(value, dict | CallerCertificate | CallerUser):
+        return (
+            "user"
+            if isinstance(value, CallerUser) or (isinstance(value, dict) and "uid" in value)
+            else "certificate"
+        )
+    return "network"
+
+
+Caller = Annotated[
+    Annotated[str, AfterValidator(_network), Tag("network")]
+    | Annotated[CallerCertificate, Tag("certificate")]
+    | Annotated[CallerUser, Tag("user")],
+    Discriminator(_kind_of_caller),
+]
+
+
+class Inject(Section):
+    """A sealed token that is added to requests of this route, for these callers only."""
+
+    header: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
+    scheme: Literal["bearer", "raw"] = "bearer"
+    secret: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    callers: list[Caller] = Field(min_length=1)
+    methods: list[Annotated[str, Field(pattern=r"^[A-Z]{1,16}$")]] | None = None
+    paths: list[PathPattern] | None = None
+
+
+class Route(Section):
+    """Requests that match go to the upstream; the first route that matches wins."""
+
+    match: Match = Match()
+    upstream: str
+    strip_prefix: str | None = Field(default=None, pattern=r"^/[^*?#]*[^/*?#]$")
+    inject: Inject | None = None
+
+
+class UpstreamTls(Section):
+    """Speak TLS to the upstream and verify this name."""
+
+    name: str
+    ca: Path | None = None
+
+
+class Upstream(Section):
+    """Servers that answer, taken in turn."""
+
+    servers: list[ServerAddress] = Field(min_length=1)
+    tls: UpstreamTls | None = None
+
+
+class Timeouts(Section):
+    """How long each phase may last."""
+
+    handshake: Duration = Field(default=10.0, validate_default=False)
+    header: Duration = Field(default=10.0, validate_default=False)
+    idle: Duration = Field(default=75.0, validate_default=False)
+    connect: Duration = Field(default=5.0, validate_default=False)
+    response: Duration = Field(default=60.0, validate_default=False)
+    body: Duration = Field(default=60.0, validate_default=False)
+    drain: Duration = Field(default=30.0, validate_default=False)
+
+
+class Limits(Section):
+    """What one client, or all of them, may take."""
+
+    header_bytes: Size = Field(default=32768, ge=1024, le=65536, validate_default=False)
+    headers: int = Field(default=100, ge=1, le=256)
+    connections: int = Field(default=10000, ge=1)
+    signatures: int = Field(
+        default=20000, ge=1, description="signatures per second and worker that guard gives"
+    )
+
+
+class Admin(Section):
+    """Where the supervisor is asked and watched."""
+
+    socket: Path = Path("/run/unlatch/admin.sock")
+    http: BindAddress | None = Field(default=None, description="address of /livez and /readyz")
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    unlock: Unlock
+    listeners: list[Listener] = Field(min_length=1)
+    routes: list[Route] = Field(min_length=1)
+    upstreams: dict[str, Upstream]
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    workers: int | None = Field(default=None, ge=1, le=16, description="default: one per processor")
+    access_log: bool = True
+    admin: Admin = Admin()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Config:
+        binds = [address for listener in self.listeners for address in listener.bind]
+        for address in binds:
+            if binds.count(address) > 1:
+                raise ValueError(f"listeners: {address} is bound twice")
+        for number, route in enumerate(self.routes):
+            where = f"routes[{number}]"
+            if route.upstream not in self.upstreams:
+                known = ", ".join(sorted(self.upstreams)) or "none"
+                raise ValueError(
+                    f"{where}.upstream: no upstream is named {route.upstream!r} (known: {known})"
+                )
+            if route.match.listener is not None and route.match.listener not in binds:
+                raise ValueError(f"{where}.match.listener: no listener binds {route.match.listener}")
+            tls = self.upstreams[route.upstream].tls
+            if route.inject is not None and tls is None:
+                raise ValueError(
+                    f"{where}.inject: a token goes over TLS only; give upstream {route.upstream!r} a tls section"
+                )
+            if route.inject is None and tls is not None:
+                raise ValueError(
+                    f"{where}: upstream {route.upstream!r} speaks TLS, which this version does for inject routes only"
+                )
+        return self
