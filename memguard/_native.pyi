@@ -7,7 +7,7 @@ parse, `UntrustedGateError` for a peer's point or answer that is wrong, `ConfigE
 from contextlib import AbstractContextManager
 from typing import final
 
-from collections.abc import Buffer
+from typing_extensions import Buffer
 
 @final
 class Secret:
@@ -86,7 +86,7 @@ class BundleWriter:
     def add_private_key(self, name: str, pem: Secret, use: bytes, /) -> None:
         """PEM in PKCS#8, SEC1 or PKCS#1; kept as PKCS#8."""
     def generate_private_key(self, name: str, algorithm: str, use: bytes, /) -> bytes:
-        """"ecdsa-p256", "ed25519" or "rsa-2048"/"rsa-3072"/"rsa-4096"; gives a CSR (PEM) for `use.names`."""
+        """For ecdsa-p256, ed25519, rsa-2048, rsa-3072 or rsa-4096; gives a CSR (PEM) for `use.names`."""
     def add_token(self, name: str, value: Secret, use: bytes | None, /) -> None: ...
     def finish(self, sealers: list[str], /) -> Secret: ...
 
