@@ -1,13 +1,31 @@
 """Locked memory, JWE, ECMR and bundles in Rust: no secret becomes a Python object.
 
 All functions raise the errors of `unlatch.errors`: `DamagedFileError` for sealed bytes that do not open or
-parse, `UntrustedGateError` for a peer's point or answer that is wrong, `ConfigError` for what a person passed in.
+parse, `UntrustedGateError` for a peer's point or answer that is wrong, `ConfigError` for what a person passed in
+and for memory that may not be locked. Descriptors raise `OSError`.
 """
 
 from contextlib import AbstractContextManager
 from typing import final
 
 from typing_extensions import Buffer
+
+__all__ = [
+    "Bundle",
+    "BundleWriter",
+    "Exchange",
+    "Secret",
+    "derive_content_key",
+    "exchange_answer",
+    "exchange_key_generate",
+    "jwe_open",
+    "jwe_seal",
+    "jwe_seal_to",
+    "signing_key_generate",
+    "signing_key_sign",
+    "sss_combine",
+    "sss_split",
+]
 
 @final
 class Secret:
@@ -27,14 +45,15 @@ class Secret:
         """Drop one trailing newline (LF or CRLF), as a prompt or an editor leaves it."""
     def expose(self) -> AbstractContextManager[memoryview]:
         """A read-only view, released (and unusable) when the block ends."""
-    def wipe(self) -> None: ...
+    def wipe(self) -> None:
+        """Wipe now; every later use is a ConfigError. Refused while a block exposes the secret."""
     def __len__(self) -> int: ...
 
 def jwe_open(compact: bytes, key: Secret, /) -> Secret:
     """Open a compact JWE with its content key; nothing is returned before the tag is verified."""
 
 def jwe_seal(header: bytes, plaintext: Secret, key: Secret, /) -> bytes:
-    """Seal with a 32-byte content key. `header` is JSON with alg "dir", enc "A256GCM"; it is written sorted and compact."""
+    """Seal with a 32-byte content key. `header` is JSON; alg "dir" and enc "A256GCM" are added. Written sorted and compact."""
 
 def jwe_seal_to(header: bytes, plaintext: Secret, recipient: bytes, /) -> bytes:
     """Seal to an EC public JWK by ECDH-ES with a fresh ephemeral; adds `alg`, `enc` and `epk` to the header."""
@@ -77,25 +96,27 @@ def sss_combine(prime: bytes, shares: list[Secret], /) -> Secret:
 
 @final
 class BundleWriter:
-    """Builds a bundle's JSON in locked memory."""
+    """Builds a bundle's JSON in locked memory. `rules` is the sealed `use`, a JSON object, or None for unbound."""
 
     def __new__(cls) -> BundleWriter: ...
     @property
     def recipient(self) -> bytes:
         """Public half (JWK JSON) of the bundle key."""
-    def add_private_key(self, name: str, pem: Secret, use: bytes, /) -> None:
+    def add_private_key(self, name: str, pem: Secret, rules: bytes | None, /) -> None:
         """PEM in PKCS#8, SEC1 or PKCS#1; kept as PKCS#8."""
-    def generate_private_key(self, name: str, algorithm: str, use: bytes, /) -> bytes:
-        """For ecdsa-p256, ed25519, rsa-2048, rsa-3072 or rsa-4096; gives a CSR (PEM) for `use.names`."""
-    def add_token(self, name: str, value: Secret, use: bytes | None, /) -> None: ...
-    def finish(self, sealers: list[str], /) -> Secret: ...
+    def generate_private_key(self, name: str, algorithm: str, rules: bytes, /) -> bytes:
+        """"ecdsa-p256", "ed25519" or "rsa-2048"/"rsa-3072"/"rsa-4096"; gives a CSR (PEM) for the rules' `names`."""
+    def add_token(self, name: str, value: Secret, rules: bytes | None, /) -> None:
+        """Text without control characters, at most 64 KiB."""
+    def finish(self, sealers: list[str], /) -> Secret:
+        """The payload; the writer is empty afterwards."""
 
 @final
 class Bundle:
-    """An opened payload."""
+    """An opened bundle (header `cty` "application/unlatch+json")."""
 
     def __new__(cls, plaintext: Secret, /) -> Bundle: ...
     def describe(self) -> bytes:
-        """JSON of everything but the secrets: set, names, kinds, algorithms, rules."""
+        """JSON of everything but the secrets: set, sealers, and per secret name, kind, algorithm, use, unbound."""
     def secret(self, name: str, /) -> Secret:
-        """A private key as PEM, a token as its bytes."""
+        """A private key as PEM, a token as its bytes. ConfigError when there is none of this name."""

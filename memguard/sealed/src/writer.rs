@@ -1,0 +1,168 @@
+//! Builds a bundle's JSON in locked memory.
+
+use rand_core::{OsRng, RngCore};
+
+use crate::LockedBytes;
+use crate::bundle::{MAX_SECRETS, VERSION, is_name, is_token};
+use crate::curve::Curve;
+use crate::error::Error;
+use crate::json;
+use crate::jwe::MAX_BYTES;
+use crate::jwk::{PrivateJwk, Use, public_json};
+use crate::keys;
+use crate::text::LockedText;
+
+/// A bundle under construction, with a fresh set and a fresh bundle key.
+pub struct BundleWriter {
+    set: [u8; 32],
+    recipient: PrivateJwk,
+    secrets: Vec<(String, LockedBytes)>,
+}
+
+impl BundleWriter {
+    /// An empty bundle.
+    ///
+    /// # Errors
+    /// When no randomness or locked memory is to be had.
+    pub fn new() -> Result<Self, Error> {
+        let mut set = [0; 32];
+        OsRng
+            .try_fill_bytes(&mut set)
+            .map_err(std::io::Error::from)?;
+        let recipient = PrivateJwk::generate(Curve::P256, Use::Exchange)?;
+        Ok(Self {
+            set,
+            recipient,
+            secrets: Vec::new(),
+        })
+    }
+
+    /// Public half of the bundle key, a JWK.
+    #[must_use]
+    pub fn recipient(&self) -> String {
+        public_json(&self.recipient.public, Use::Exchange)
+    }
+
+    /// Add a private key in PEM (PKCS#8, SEC1, PKCS#1). `rules`: a JSON object, or none for unbound.
+    ///
+    /// # Errors
+    /// `Name`, `Rules`, and what `keys::from_pem` refuses.
+    pub fn add_private_key(
+        &mut self,
+        name: &str,
+        pem: &LockedBytes,
+        rules: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        self.add_pkcs8(name, &keys::from_pem(pem)?, rules)
+    }
+
+    /// Make a private key in native memory; gives a PEM request for the names in `rules`.
+    ///
+    /// # Errors
+    /// `UnknownAlgorithm`; `RequestName` when `use.names` is missing or wrong; as `add_private_key`.
+    #[cfg(feature = "generate")]
+    pub fn generate_private_key(
+        &mut self,
+        name: &str,
+        algorithm: &str,
+        rules: &[u8],
+    ) -> Result<String, Error> {
+        let object = json::object(rules).map_err(|_| Error::Rules)?;
+        let names = object
+            .get("names")
+            .and_then(serde_json::Value::as_array)
+            .ok_or(Error::RequestName)?;
+        let names = names
+            .iter()
+            .map(|name| name.as_str().ok_or(Error::RequestName));
+        let (pkcs8, request) =
+            crate::generate::generate(algorithm, &names.collect::<Result<Vec<_>, _>>()?)?;
+        self.add_pkcs8(name, &pkcs8, Some(rules))?;
+        Ok(request)
+    }
+
+    /// Add a token. `rules`: a JSON object, or none for unbound.
+    ///
+    /// # Errors
+    /// `Name`, `Rules`, `Token`.
+    pub fn add_token(
+        &mut self,
+        name: &str,
+        value: &LockedBytes,
+        rules: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        if !is_token(value.expose()) {
+            return Err(Error::Token);
+        }
+        self.add(name, "token", "value", value, rules)
+    }
+
+    /// The bundle's JSON.
+    ///
+    /// # Errors
+    /// `Bundle` when there is no secret, `BundleTooLarge`.
+    pub fn finish(self, sealers: &[String]) -> Result<LockedBytes, Error> {
+        if self.secrets.is_empty() {
+            return Err(Error::Bundle("no secret"));
+        }
+        let mut out = LockedText::with_capacity(4096)?;
+        out.push(b"{\"unlatch\":")?;
+        out.push(VERSION.as_bytes())?;
+        out.push(b",\"set\":\"")?;
+        out.push_base64url(&self.set)?;
+        out.push(b"\",\"recipient\":")?;
+        out.push(self.recipient.to_json(Use::Exchange)?.expose())?;
+        out.push(b",\"sealers\":")?;
+        out.push(serde_json::json!(sealers).to_string().as_bytes())?;
+        out.push(b",\"secrets\":")?;
+        for (at, (name, entry)) in self.secrets.iter().enumerate() {
+            out.push(if at == 0 { b"{\"" } else { b",\"" })?;
+            out.push(name.as_bytes())?;
+            out.push(b"\":")?;
+            out.push(entry.expose())?;
+        }
+        out.push(b"}}")?;
+        // A JWE is 4/3 of its plaintext, and its header needs room too.
+        if out.written().len() > MAX_BYTES * 5 / 8 {
+            return Err(Error::BundleTooLarge);
+        }
+        Ok(out.finish())
+    }
+
+    fn add_pkcs8(
+        &mut self,
+        name: &str,
+        pkcs8: &LockedBytes,
+        rules: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        self.add(name, "private-key", "pem", &keys::to_pem(pkcs8)?, rules)
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        kind: &str,
+        member: &str,
+        value: &LockedBytes,
+        rules: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        if !is_name(name) || self.secrets.iter().any(|(taken, _)| taken == name) {
+            return Err(Error::Name);
+        }
+        if self.secrets.len() == MAX_SECRETS {
+            return Err(Error::BundleTooLarge);
+        }
+        let mut entry = LockedText::with_capacity(value.len() + 256)?;
+        entry.push(format!("{{\"kind\":\"{kind}\",\"{member}\":\"").as_bytes())?;
+        entry.push_escaped(std::str::from_utf8(value.expose()).map_err(|_| Error::Token)?)?;
+        entry.push(b"\"")?;
+        if let Some(rules) = rules {
+            let rules = json::object(rules).map_err(|_| Error::Rules)?;
+            entry.push(b",\"use\":")?;
+            entry.push(serde_json::Value::Object(rules).to_string().as_bytes())?;
+        }
+        entry.push(b"}")?;
+        self.secrets.push((name.to_owned(), entry.finish()));
+        Ok(())
+    }
+}
