@@ -105,7 +105,7 @@ class BundleWriter:
     def add_private_key(self, name: str, pem: Secret, rules: bytes | None, /) -> None:
         """PEM in PKCS#8, SEC1 or PKCS#1; kept as PKCS#8."""
     def generate_private_key(self, name: str, algorithm: str, rules: bytes, /) -> bytes:
-        """"ecdsa-p256", "ed25519" or "rsa-2048"/"rsa-3072"/"rsa-4096"; gives a CSR (PEM) for the rules' `names`."""
+        """Make "ecdsa-p256", "ed25519" or "rsa-2048"/"rsa-3072"/"rsa-4096"; gives a CSR (PEM) for the rules' `names`."""
     def add_token(self, name: str, value: Secret, rules: bytes | None, /) -> None:
         """Text without control characters, at most 64 KiB."""
     def finish(self, sealers: list[str], /) -> Secret:
