@@ -21,6 +21,7 @@ __all__ = [
     "jwe_open",
     "jwe_seal",
     "jwe_seal_to",
+    "jwe_verify",
     "signing_key_generate",
     "signing_key_sign",
     "sss_combine",
@@ -51,6 +52,9 @@ class Secret:
 
 def jwe_open(compact: bytes, key: Secret, /) -> Secret:
     """Open a compact JWE with its content key; nothing is returned before the tag is verified."""
+
+def jwe_verify(compact: bytes, key: Secret, /) -> None:
+    """Refuse a content key that does not open a compact JWE (DamagedFileError). Nothing is decrypted."""
 
 def jwe_seal(header: bytes, plaintext: Secret, key: Secret, /) -> bytes:
     """Seal with a 32-byte content key. `header` is JSON; alg "dir" and enc "A256GCM" are added. Written sorted and compact."""

@@ -27,6 +27,13 @@ fn jwe_open(py: Python<'_>, compact: &[u8], key: &Secret) -> PyResult<Secret> {
     secret(py, jwe::open(compact, &*key.bytes(py)?))
 }
 
+/// Refuse a content key that does not open a compact JWE.
+#[pyfunction]
+#[pyo3(signature = (compact, key, /))]
+fn jwe_verify(py: Python<'_>, compact: &[u8], key: &Secret) -> PyResult<()> {
+    jwe::verify(compact, &*key.bytes(py)?).map_err(|error| raised(py, &error))
+}
+
 /// Seal with a 32-byte content key.
 #[pyfunction]
 #[pyo3(signature = (header, plaintext, key, /))]
