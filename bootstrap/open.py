@@ -118,14 +118,6 @@ class _Walk:
         return key
 
 
-class UnknownPinError(DamagedFileError):
-    """The header names a pin that this build cannot open."""
-
-
-class NoRecoveryKeyError(ConfigError):
-    """Only the offline key could go on, and it was not given."""
-
-
 def _too_late(pin: TangPin, seconds: float | None) -> UnlatchError:
     if pin.workload is None:
         return UnreachableError(

@@ -14,7 +14,7 @@ from itertools import combinations, islice
 
 from unlatch.bootstrap.pins import tree
 from unlatch.bootstrap.pins.race import in_parallel
-from unlatch.bootstrap.pins.tree import Child, RecoveryPin, SssPin
+from unlatch.bootstrap.pins.tree import Child, NoRecoveryKeyError, RecoveryPin, SssPin
 from unlatch.errors import DamagedFileError, RefusedError, UnavailableError, UnlatchError
 from unlatch.memguard._native import Secret, jwe_open, jwe_verify, sss_combine
 
@@ -96,14 +96,15 @@ def _verdict(
             f"no {pin.threshold} of {len(shares)} shares open the file",
             hint="the file was altered after sealing, or a share belongs to another file: restore it from a copy",
         )
-    errors = sorted((error for _, error in failures), key=_severity)
+    # The offline branch without its key is worth a word only where nothing else failed.
+    named = [error for _, error in failures if not isinstance(error, NoRecoveryKeyError)]
+    errors = sorted(named or (error for _, error in failures), key=_severity)
     retryable = [error for error in errors if isinstance(error, UnavailableError)]
-    # The offline branch without its key is no failure worth a name while others have one.
     if len(shares) + len(retryable) >= pin.threshold:
         first: UnlatchError = retryable[0]
     else:
         first = next((error for error in errors if isinstance(error, RefusedError)), errors[0])
-    if len(pin.children) == 1 or len({str(error) for error in errors}) == 1:
+    if len({str(error) for error in errors}) == 1:
         return first
     told = "; ".join(dict.fromkeys(str(error) for error in errors))
     return type(first)(f"{len(shares)} of {pin.threshold} shares: {told}", hint=first.hint)

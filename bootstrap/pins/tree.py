@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from unlatch.bootstrap import jose
 from unlatch.bootstrap.jose import Jwk
-from unlatch.errors import DamagedFileError
+from unlatch.errors import ConfigError, DamagedFileError
 
 PRIME_BYTES = 32
 MAX_SHARES = 255
@@ -91,6 +91,14 @@ class Child:
     compact: bytes
     header: bytes
     pin: Pin
+
+
+class UnknownPinError(DamagedFileError):
+    """The header names a pin that this build cannot open."""
+
+
+class NoRecoveryKeyError(ConfigError):
+    """Only the offline key could go on, and it was not given."""
 
 
 def is_silent(pin: Pin) -> bool:

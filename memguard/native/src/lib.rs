@@ -186,7 +186,7 @@ mod _native {
     #[pymodule_export]
     use super::{
         Exchange, derive_content_key, exchange_answer, exchange_key_generate, jwe_open, jwe_seal,
-        jwe_seal_to, signing_key_generate, signing_key_sign, sss_combine, sss_split,
+        jwe_seal_to, jwe_verify, signing_key_generate, signing_key_sign, sss_combine, sss_split,
     };
 }
 
