@@ -11,12 +11,14 @@ from unlatch.bootstrap.pins.tang import Transport
 from unlatch.bootstrap.pins.tree import (
     BrokenPin,
     Child,
+    NoRecoveryKeyError,
     NullPin,
     Pin,
     RecoveryPin,
     SssPin,
     TangPin,
     UnknownPin,
+    UnknownPinError,
 )
 from unlatch.bootstrap.sealed import SealedFile
 from unlatch.errors import ConfigError, DamagedFileError, UndecidedError, UnlatchError, UnreachableError
