@@ -40,6 +40,9 @@ class Secret:
     @staticmethod
     def read_fd(fd: int, limit: int, /) -> Secret:
         """Read to the end of file straight into locked pages; more than `limit` bytes is a ConfigError."""
+    @staticmethod
+    def read_line_fd(fd: int, limit: int, /) -> Secret:
+        """Read one line straight into locked pages, without its newline: a prompt's answer."""
     def write_fd(self, fd: int, /) -> None:
         """Write every byte to a descriptor."""
     def strip_newline(self) -> None:

@@ -52,8 +52,10 @@ pub enum Error {
     Token,
     /// A secret's name is empty, too long, taken, or has characters outside `a-z A-Z 0-9 . _ -`.
     Name,
-    /// The sealed rules (`use`) are not a JSON object.
-    Rules,
+    /// The sealed rules (`use`) are not rules: the reason names the member.
+    Rules(serde_json::Error),
+    /// The sealed rules name a member twice.
+    RepeatedRule,
     /// A name for a certificate request is not a DNS name or address.
     RequestName,
     /// A threshold outside 1 ..= count, or a count over the limit.
@@ -113,7 +115,8 @@ impl Error {
             | Self::UnknownAlgorithm
             | Self::Name
             | Self::Token
-            | Self::Rules
+            | Self::Rules(_)
+            | Self::RepeatedRule
             | Self::RequestName
             | Self::Threshold
             | Self::BundleTooLarge
@@ -208,7 +211,8 @@ impl fmt::Display for Error {
             Self::Token => {
                 f.write_str("token is empty, over 64 KiB, not UTF-8, or holds a control character")
             }
-            Self::Rules => f.write_str("sealed rules (use) are not a JSON object"),
+            Self::Rules(reason) => write!(f, "sealed rules (use): {reason}"),
+            Self::RepeatedRule => f.write_str("sealed rules (use) name a member twice"),
             Self::RequestName => f.write_str("not a DNS name or address for a certificate request"),
             Self::Threshold => {
                 f.write_str("threshold must lie between 1 and the number of shares, at most 255")
@@ -239,6 +243,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System(error) => Some(error),
+            Self::Rules(error) => Some(error),
             _ => None,
         }
     }
