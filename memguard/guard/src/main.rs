@@ -1,2 +1,8 @@
-//! Placeholder.
+//! guard
+#![allow(dead_code)]
+mod context;
+mod crypto;
+mod key;
+mod scheme;
+mod store;
 fn main() {}
