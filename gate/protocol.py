@@ -14,7 +14,7 @@ from typing import Any, Literal
 import rfc8785
 
 from unlatch.bootstrap.approval import base64url, strict_json
-from unlatch.bootstrap.approval.thumbprint import thumbprint
+from unlatch.bootstrap.jose import thumbprint
 
 MAX_BODY_BYTES = 4096
 MAX_URL_BYTES = 4095

@@ -20,7 +20,7 @@ import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from unlatch.bootstrap.approval import base64url, strict_json
-from unlatch.bootstrap.approval.thumbprint import thumbprint
+from unlatch.bootstrap.jose import thumbprint
 from unlatch.errors import ConfigError
 from unlatch.gate import checkpoint as checkpoints
 from unlatch.gate import durable
@@ -143,7 +143,7 @@ class Vault:
             header = strict_json.read_object(base64url.decode(blob[:_MAX_BLOB_BYTES].split(b".")[0].decode()))
         except ValueError as error:
             raise ConfigError(f"{path} is no wrapped key") from error
-        opened = _native.jwe_open(blob.decode("ascii").strip(), self._master)
+        opened = _native.jwe_open(blob, self._master)
         facts: dict[str, Any] = header["unlatch"]
         if facts.get("purpose") != purpose:
             raise ConfigError(f"{path} holds a key for another purpose")

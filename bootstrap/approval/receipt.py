@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import rfc8785
 
 from unlatch.bootstrap.approval import base64url, strict_json
-from unlatch.bootstrap.approval.thumbprint import thumbprint
+from unlatch.bootstrap.jose import thumbprint
 from unlatch.errors import UntrustedGateError
 
 MEDIA_TYPE = "application/unlatch-receipt+jwt"

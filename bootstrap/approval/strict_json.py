@@ -1,11 +1,10 @@
-"""JSON from outside: one object, no member twice, no NaN, bounded depth."""
+"""One JSON object from outside, as UTF-8."""
 
 from __future__ import annotations
 
-import json
-from typing import Any, NoReturn
+from typing import Any
 
-MAX_DEPTH = 16
+from unlatch.bootstrap import jose
 
 
 def read_object(data: bytes) -> dict[str, Any]:
@@ -14,30 +13,7 @@ def read_object(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: not UTF-8, not JSON, not an object, a member twice, NaN or infinity, or too deep.
     """
-    try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_members, parse_constant=_constant)
-    except RecursionError as error:
-        raise ValueError("JSON nested too deep") from error
+    value = jose.read_json(data.decode("utf-8"))
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    _check_depth(value, MAX_DEPTH)
+        raise ValueError("not a JSON object")  # noqa: TRY004 - one error for every wrong byte from outside
     return value
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a JSON member stands twice")
-    return members
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _check_depth(value: object, left: int) -> None:
-    if left == 0:
-        raise ValueError("JSON nested too deep")
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for child in children:
-        _check_depth(child, left - 1)
