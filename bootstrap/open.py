@@ -33,7 +33,7 @@ def recover_content_key(
     *,
     transport: Transport,
     recovery_key: Secret | None = None,
-    silent_timeout: float = SILENT_TIMEOUT,
+    silent_timeout: float | None = SILENT_TIMEOUT,
     asking_timeout: float | None = None,
     allow_null: bool = False,
 ) -> Secret:
@@ -43,7 +43,7 @@ def recover_content_key(
         sealed: the parsed file.
         transport: reaches Tang servers and gates.
         recovery_key: the offline key (private JWK); tried before any server.
-        silent_timeout: seconds for each server that rings nobody.
+        silent_timeout: seconds for each server that rings nobody; None waits for ever, as clevis does.
         asking_timeout: seconds for each gate that asks a person; None leaves the end to the transport.
         allow_null: open clevis's test pin, whose key lies in the header.
 
@@ -59,7 +59,7 @@ def recover_content_key(
 class _Walk:
     transport: Transport
     recovery_key: Secret | None
-    silent_timeout: float
+    silent_timeout: float | None
     asking_timeout: float | None
     allow_null: bool
 

@@ -43,7 +43,10 @@ class Tangd:
         for file in sorted(self.directory.glob("[!.]*.jwk")):
             if "verify" in json.loads(file.read_text())["key_ops"]:
                 found = subprocess.run(
-                    ["jose", "jwk", "thp", "-a", "S256", "-i", file], check=True, capture_output=True, text=True
+                    ["jose", "jwk", "thp", "-a", "S256", "-i", file],
+                    check=True,
+                    capture_output=True,
+                    text=True,
                 )
                 return found.stdout.strip()
         raise LookupError("no signing key")
