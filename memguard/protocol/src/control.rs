@@ -63,8 +63,9 @@ pub enum Worker {
     Edge {
         /// Name of the node, part of its ticket keys.
         node: String,
-        /// The keys that this worker may use.
-        keys: Vec<u16>,
+        /// The keys that this worker may use; `null`: every key of the configuration in force.
+        #[serde(deserialize_with = "Option::deserialize")]
+        keys: Option<Vec<u16>>,
         /// Most signatures in a second.
         rate: u32,
     },
