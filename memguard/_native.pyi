@@ -48,7 +48,7 @@ class Secret:
     def strip_newline(self) -> None:
         """Drop one trailing newline (LF or CRLF), as a prompt or an editor leaves it."""
     def expose(self) -> AbstractContextManager[memoryview]:
-        """A read-only view, released (and unusable) when the block ends."""
+        """A read-only view, released (and unusable) when the block ends. Slices of it live on: do not keep any."""
     def wipe(self) -> None:
         """Wipe now; every later use is a ConfigError. Refused while a block exposes the secret."""
     def __len__(self) -> int: ...

@@ -62,7 +62,7 @@ class PlainTransport:
 
         shown = without_userinfo(shown)
         address = address if "://" in address else f"http://{address}"
-        if urlsplit(address).scheme not in ("http", "https"):
+        if _scheme(address) not in ("http", "https"):
             raise ConfigError(f"{shown} is no http or https address")
         headers = {"Content-Type": "application/jwk+json"} if body is not None else {}
         try:
@@ -95,6 +95,13 @@ def without_userinfo(url: str) -> str:
     scheme, separator, rest = url.rpartition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _scheme(address: str) -> str:
+    try:
+        return urlsplit(address).scheme
+    except ValueError:
+        return ""
 
 
 def _userinfo(address: str) -> requests.auth.AuthBase:

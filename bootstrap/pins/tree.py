@@ -34,7 +34,10 @@ class TangPin:
     @property
     def workload(self) -> str | None:
         """The gate's workload name, when the address is `…/s/NAME`; a plain Tang server has none."""
-        path = urlsplit(self.url).path.rstrip("/").split("/")
+        try:
+            path = urlsplit(self.url).path.rstrip("/").split("/")
+        except ValueError:  # brackets that are no IPv6 address
+            return None
         return path[-1] if len(path) >= 3 and path[-2] == "s" and path[-1] else None
 
     @property
