@@ -16,9 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unlatch.bootstrap.hook import HookAnswer, run_hook
+from unlatch.bootstrap.hook import run_hook
+from unlatch.bootstrap.open import recover_content_key
+from unlatch.bootstrap.pins.http import PlainTransport
 from unlatch.bootstrap.sealed import MAX_BYTES, SealedFile
 from unlatch.errors import ConfigError, DamagedFileError, UnavailableError, UnlatchError
+from unlatch.memguard._native import Secret
 
 GUARD_SECONDS = 30.0
 PR_SET_DUMPABLE = 4
@@ -57,11 +60,10 @@ def unlock(job: Mapping[str, Any], guard: socket.socket, tell: Callable[..., Non
     """Ask as the job says, and hand the content key with the file to guard."""
     sealed = read_sealed(Path(job["bundle"]))
     facts = describe(job, sealed)
-    answer = HookAnswer()
     if job["hook"]:
         tell("hook", program=job["hook"][0])
-        answer = run_hook(job["hook"], facts, seconds=job["hook_timeout"])
-    key = _recover(job, sealed, facts, answer, tell)
+        run_hook(job["hook"], facts, seconds=job["hook_timeout"])
+    key = _recover(sealed)
     with key.expose() as view:
         size = len(view)
     if size != CONTENT_KEY_BYTES:
@@ -82,40 +84,9 @@ def unlock(job: Mapping[str, Any], guard: socket.socket, tell: Callable[..., Non
         raise DamagedFileError(str(verdict.get("message")), hint=verdict.get("hint"))
 
 
-def _recover(
-    job: Mapping[str, Any],
-    sealed: SealedFile,
-    facts: Mapping[str, Any],
-    answer: HookAnswer,
-    tell: Callable[..., None],
-) -> Secret:
-    """Ask the pins; a person sees the claims, the waiting line and each change."""
-    claims = Claims(
-        workload=sealed.workload or "default",
-        host=facts["host"],
-        boot_id=facts["boot_id"],
-        reason=answer.reason or job["reason"],
-        config_digest=job["config_digest"],
-        config_summary=job["config_summary"],
-        bundle_digest=sealed.digest,
-        extra=answer.claims,
-    )
-
-    def on_event(event: Waiting | Change) -> None:
-        if isinstance(event, Waiting):
-            sys.stderr.write(f"unlatch: waiting: {event.line(claims.workload)}\n")
-            sys.stderr.flush()
-            tell("asking", workload=claims.workload, card=event.card, expires=event.expires)
-        else:
-            tell("change", text=event.text)
-
-    transport = GateTransport(
-        claims=claims,
-        gates=frozenset(job["gates"]) or None,
-        wait=job["wait"],
-        on_event=on_event,
-    )
-    return recover_content_key(sealed, transport=transport)
+def _recover(sealed: SealedFile) -> Secret:
+    """Ask the pins."""
+    return recover_content_key(sealed, transport=PlainTransport())
 
 
 def read_sealed(path: Path) -> SealedFile:
