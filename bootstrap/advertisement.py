@@ -23,6 +23,26 @@ MAX_SIGNATURES = 64
 ASK_AGAIN = "fetch it again with curl URL/adv; if it stays so, do not seal to this server"
 
 
+class MalformedAdvertisementError(UntrustedGateError):
+    """No JWS over a key set, or a key set that nobody should seal to."""
+
+
+class UnsignedAdvertisementError(UntrustedGateError):
+    """A signature is missing or wrong."""
+
+
+class NoExchangeKeyError(UntrustedGateError):
+    """There is no key to seal to."""
+
+
+class UnpinnedAdvertisementError(UntrustedGateError):
+    """The pinned key has not signed."""
+
+    def __init__(self, message: str, *, thumbprint: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.thumbprint = thumbprint
+
+
 @dataclass(frozen=True, slots=True)
 class Advertisement:
     """A verified advertisement."""
@@ -45,17 +65,17 @@ class Advertisement:
         keys = _keys(payload)
         signing = tuple(key for key in keys if jose.may(key, "verify"))
         if not signing:
-            raise UntrustedGateError("advertisement holds no signing key", hint=ASK_AGAIN)
+            raise UnsignedAdvertisementError("advertisement holds no signing key", hint=ASK_AGAIN)
         for key in signing:
             _verify(key, payload, signatures)
         exchange = next((key for key in keys if jose.may(key, "deriveKey", explicit=True)), None)
         if exchange is None:
-            raise UntrustedGateError(
+            raise NoExchangeKeyError(
                 "advertisement holds no exchange key (key_ops deriveKey)", hint=ASK_AGAIN
             )
         if exchange.get("alg") not in (None, "ECMR"):
             # clevis would seal to it, and no server could ever answer.
-            raise UntrustedGateError(f"exchange key is for {exchange.get('alg')!r}, not ECMR", hint=ASK_AGAIN)
+            raise NoExchangeKeyError(f"exchange key is for {exchange.get('alg')!r}, not ECMR", hint=ASK_AGAIN)
         return cls(keys, signing, exchange)
 
     @property
@@ -73,8 +93,9 @@ class Advertisement:
             UntrustedGateError: no signing key has this thumbprint.
         """
         if jose.find_by_thumbprint(thumbprint, self.signing_keys) is None:
-            raise UntrustedGateError(
+            raise UnpinnedAdvertisementError(
                 f"advertisement is not signed by the pinned key {thumbprint}, but by {', '.join(self.thumbprints)}",
+                thumbprint=thumbprint,
                 hint="ask the people who run this server which key is theirs; do not seal until you know",
             )
 
@@ -82,7 +103,7 @@ class Advertisement:
 def _jws(body: bytes) -> tuple[list[dict[str, str]], str]:
     """Give the signatures (protected, signature) and the payload, both still encoded."""
     if body.lstrip()[:1] == b"<":
-        raise UntrustedGateError(
+        raise MalformedAdvertisementError(
             "advertisement is a web page, not a JWS",
             hint="a captive portal, login page or wrong address answers: check the URL",
         )
@@ -91,17 +112,19 @@ def _jws(body: bytes) -> tuple[list[dict[str, str]], str]:
     except ValueError:
         value = None
     if not isinstance(value, dict) or not isinstance(value.get("payload"), str):
-        raise UntrustedGateError("advertisement is not a JWS in JSON", hint=ASK_AGAIN)
+        raise MalformedAdvertisementError("advertisement is not a JWS in JSON", hint=ASK_AGAIN)
     entries = value.get("signatures", [value])
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_SIGNATURES:
-        raise UntrustedGateError("advertisement has no signatures, or too many", hint=ASK_AGAIN)
+        raise MalformedAdvertisementError("advertisement has no signatures, or too many", hint=ASK_AGAIN)
     signatures = []
     for entry in entries:
         fields = (
             {name: entry.get(name) for name in ("protected", "signature")} if isinstance(entry, dict) else {}
         )
         if not fields or not all(isinstance(text, str) for text in fields.values()):
-            raise UntrustedGateError("advertisement has a signature without its fields", hint=ASK_AGAIN)
+            raise MalformedAdvertisementError(
+                "advertisement has a signature without its fields", hint=ASK_AGAIN
+            )
         signatures.append({name: str(text) for name, text in fields.items()})
     return signatures, value["payload"]
 
@@ -113,10 +136,10 @@ def _keys(payload: str) -> tuple[Jwk, ...]:
     except ValueError:
         keys = None
     if not isinstance(keys, list) or not keys or not all(isinstance(key, dict) for key in keys):
-        raise UntrustedGateError("advertisement's payload is no key set", hint=ASK_AGAIN)
+        raise MalformedAdvertisementError("advertisement's payload is no key set", hint=ASK_AGAIN)
     for key in keys:
         if jose.is_private(key):
-            raise UntrustedGateError(
+            raise MalformedAdvertisementError(
                 "advertisement publishes a private key",
                 hint="tell the people who run this server: that key is burnt, whatever was sealed to it is open",
             )
@@ -140,4 +163,4 @@ def _verify(key: Jwk, payload: str, signatures: list[dict[str, str]]) -> None:
         except (JWException, ValueError, TypeError, KeyError):
             continue
         return
-    raise UntrustedGateError("advertisement is not signed by every signing key in it", hint=ASK_AGAIN)
+    raise UnsignedAdvertisementError("advertisement is not signed by every signing key in it", hint=ASK_AGAIN)

@@ -25,6 +25,8 @@ from unlatch.errors import (
 
 if TYPE_CHECKING:
     from unlatch.bootstrap.advertisement import Advertisement
+    from unlatch.bootstrap.policy import Rule
+    from unlatch.bootstrap.seal import Target
     from unlatch.bootstrap.sealed import SealedFile
 
 STDIN, STDOUT = 0, 1
@@ -199,7 +201,6 @@ def _complain_about_tang(header: dict[str, object], clevis: dict[str, object]) -
 
 def _encrypt(pin: str, arguments: tuple[str, ...]) -> None:
     from unlatch.bootstrap import jose, seal
-    from unlatch.bootstrap.pins.http import PlainTransport
     from unlatch.bootstrap.policy import parse_policy
     from unlatch.memguard._native import Secret
 
@@ -214,13 +215,44 @@ def _encrypt(pin: str, arguments: tuple[str, ...]) -> None:
         )
         raise _FailureError(reason)
     rule = parse_policy(pin, config)
-    target = seal.resolve(rule, advertiser=PlainTransport(), accept=_accept(yes), pin_matters=not yes)
+    target = _resolved(rule, yes)
     plaintext = Secret.read_fd(STDIN, MAX_PLAINTEXT_BYTES)
     sys.stdout.buffer.write(seal.encrypt(plaintext, target))
     # clevis ends the line for people, not for files.
     if sys.stdout.isatty():
         sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()
+
+
+class _Advertiser:
+    """Says in clevis's words what could not be fetched."""
+
+    def advertisement(self, url: str, *, thumbprint: str = "") -> bytes:
+        from unlatch.bootstrap.pins.http import PlainTransport
+
+        try:
+            return PlainTransport(timeout=None).advertisement(url, thumbprint=thumbprint)
+        except UnlatchError as error:
+            raise _FailureError(
+                f"Unable to fetch advertisement: '{url}/adv/{thumbprint}'!\n{error}"
+            ) from error
+
+
+def _resolved(rule: Rule, yes: bool) -> Target:
+    from unlatch.bootstrap import advertisement, seal
+
+    try:
+        return seal.resolve(rule, advertiser=_Advertiser(), accept=_accept(yes), pin_matters=not yes)
+    except advertisement.UnpinnedAdvertisementError as error:
+        raise _FailureError(
+            f"Trusted JWK '{error.thumbprint}' did not sign the advertisement!\n{error}"
+        ) from error
+    except advertisement.UnsignedAdvertisementError as error:
+        raise _FailureError(f"Advertisement is missing signatures!\n{error}") from error
+    except advertisement.NoExchangeKeyError as error:
+        raise _FailureError(f"Key derivation key not available!\n{error}") from error
+    except advertisement.MalformedAdvertisementError as error:
+        raise _FailureError(f"Advertisement is malformed!\n{error}") from error
 
 
 def _encrypt_arguments(pin: str, arguments: tuple[str, ...]) -> tuple[str, bool]:
