@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -84,7 +85,7 @@ class Child:
         """Let requests under way finish, then end."""
         try:
             async with self._turn:
-                self._control.send(json.dumps({"do": "drain", "seconds": seconds}).encode())
+                self._control.send(json.dumps({"do": "drain", "seconds": math.ceil(seconds)}).encode())
             async with asyncio.timeout(seconds + 5):
                 await self.process.wait()
         except (OSError, TimeoutError):

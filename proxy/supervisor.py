@@ -198,7 +198,8 @@ class Supervisor:
         return outcome
 
     def _on_unlock_event(self, event: dict[str, Any]) -> None:
-        kind = event.pop("event")
+        kind = event["event"]
+        event = {name: value for name, value in event.items() if name != "event"}
         if kind == "asking":
             self.card = event.get("card")
             self._set_state("asking", **event)
