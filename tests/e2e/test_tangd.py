@@ -25,24 +25,24 @@ admin: {socket: admin.sock, http: "127.0.0.1:@health@"}
 """
 
 
-@pytest.fixture
-def tangd(tmp_path: Path) -> Iterator[Tangd]:
-    with Tangd(tmp_path / "tang") as server:
-        yield server
-
-
-@pytest.fixture
-def authority(tmp_path: Path, tangd: Tangd) -> Authority:
-    """A site whose key was sealed by the real clevis."""
-    authority = Authority(tmp_path)
+def seal_site(folder: Path, tangd: Tangd) -> Authority:
+    """A site whose key the real clevis sealed: `site.pem`, `site.jwe`."""
+    authority = Authority(folder)
     key = new_key("p256")
-    authority.issue(tmp_path / "site.pem", ["localhost"], key.public_key())
+    authority.issue(folder / "site.pem", ["localhost"], key.public_key())
     policy = f'{{"url": "{tangd.url}", "thp": "{tangd.thumbprint}"}}'
     sealed = subprocess.run(
         ["clevis", "encrypt", "tang", policy], input=pem(key), capture_output=True, check=True
     )
-    (tmp_path / "site.jwe").write_bytes(sealed.stdout)
+    (folder / "site.jwe").write_bytes(sealed.stdout)
     return authority
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Iterator[Authority]:
+    """A sealed site whose Tang server runs."""
+    with Tangd() as tangd:
+        yield seal_site(tmp_path, tangd)
 
 
 def test_key_sealed_by_clevis_is_served(tmp_path: Path, authority: Authority, upstream: int) -> None:
@@ -61,10 +61,9 @@ def test_key_sealed_by_clevis_is_served(tmp_path: Path, authority: Authority, up
         assert proxy.wait_for_end() == 0
 
 
-def test_proxy_refuses_connections_while_tangd_is_away(
-    tmp_path: Path, authority: Authority, tangd: Tangd
-) -> None:
-    tangd.stop()
+def test_proxy_refuses_connections_while_tangd_is_away(tmp_path: Path) -> None:
+    with Tangd() as tangd:
+        seal_site(tmp_path, tangd)
     with Proxy(tmp_path, CONFIG.replace("@upstream@", str(free_port()))) as proxy:
         failed = proxy.wait_for_event("failed")
 
