@@ -72,7 +72,7 @@ class Journal:
         os.close(self._descriptor)
 
     def _load(self) -> list[bytes]:
-        pieces = []
+        pieces: list[bytes] = []
         while piece := os.pread(self._descriptor, 1 << 20, sum(map(len, pieces))):
             pieces.append(piece)
         whole, _, torn = b"".join(pieces).rpartition(b"\n")

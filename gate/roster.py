@@ -72,7 +72,11 @@ class Roster:
         admin = Operator(name=change.name, keys=(PublicKey.parse(change.key),), is_admin=True)
         digest = enrolments.enrolment_digest(data)
         return cls(
-            genesis=change, fingerprint=digest, head=digest, seq=0, operators=MappingProxyType({admin.name: admin})
+            genesis=change,
+            fingerprint=digest,
+            head=digest,
+            seq=0,
+            operators=MappingProxyType({admin.name: admin}),
         )
 
     @classmethod
@@ -105,18 +109,20 @@ class Roster:
         """
         link, change = enrolments.read_enrolment(data)
         if link.seq != self.seq + 1 or link.prev != self.head:
-            raise EnrolmentError(f"an enrolment for another place in the chain (number {link.seq}, next is {self.seq + 1})")
+            raise EnrolmentError(
+                f"an enrolment for another place in the chain (number {link.seq}, next is {self.seq + 1})"
+            )
         signer = self.operator_of(verify_sshsig(signature, data, namespace=enrolments.NAMESPACE))
         if not signer.is_admin:
             raise EnrolmentError(f"{signer.name} is no administrator")
         digest = enrolments.enrolment_digest(data)
         following = replace(self, seq=link.seq, head=digest)
         if isinstance(change, AddOperator):
-            return following._add_operator(change)
+            return following._add_operator(change)  # noqa: SLF001 - our own class
         if isinstance(change, Suspend):
-            return following._suspend(change)
+            return following._suspend(change)  # noqa: SLF001 - our own class
         if isinstance(change, SetWorkload):
-            return following._set_workload(change, digest)
+            return following._set_workload(change, digest)  # noqa: SLF001 - our own class
         raise EnrolmentError("a second genesis")
 
     def operator_of(self, signature: Signature) -> Operator:
@@ -151,7 +157,11 @@ class Roster:
         operator = self.operators.get(change.name)
         if operator is None:
             raise EnrolmentError(f"no operator is called {change.name}")
-        others = [one for one in self.operators.values() if one.is_admin and not one.is_suspended and one != operator]
+        others = [
+            one
+            for one in self.operators.values()
+            if one.is_admin and not one.is_suspended and one != operator
+        ]
         if not others:
             raise EnrolmentError("the last administrator cannot be suspended")
         return self._with_operator(replace(operator, is_suspended=True))

@@ -89,8 +89,8 @@ def verify_receipt(token: bytes, *, keys: Iterable[Mapping[str, Any]]) -> Receip
     Raises:
         UntrustedGateError: not a compact JWS of the right type, or not signed by one of `keys`.
     """
-    from jwcrypto import jwk, jws  # noqa: PLC0415 - 50 ms that only an asker pays for
-    from jwcrypto.common import JWException  # noqa: PLC0415
+    from jwcrypto import jwk, jws
+    from jwcrypto.common import JWException
 
     pinned = {thumbprint(key): key for key in keys}
     header = _header(token)
