@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,15 +29,18 @@ type Answer = Box<dyn FnOnce(Result<Loaded, Fault>) + Send>;
 pub(crate) struct Loader(SyncSender<(OwnedFd, Answer)>);
 
 impl Loader {
-    /// Start the thread.
-    pub(crate) fn start(vault: &Arc<Vault>) -> io::Result<Self> {
+    /// Start the thread, which waits at `ready` once it runs.
+    pub(crate) fn start(vault: &Arc<Vault>, ready: &Arc<Barrier>) -> io::Result<Self> {
         // One load may wait behind the one under way.
         let (sender, jobs) = sync_channel(1);
-        let vault = Arc::clone(vault);
+        let (vault, ready) = (Arc::clone(vault), Arc::clone(ready));
         thread::Builder::new()
             .name("load".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || run(&vault, &jobs))?;
+            .spawn(move || {
+                ready.wait();
+                run(&vault, &jobs);
+            })?;
         Ok(Self(sender))
     }
 

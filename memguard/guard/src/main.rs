@@ -25,7 +25,7 @@ mod worker;
 use std::error::Error;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 use serde_json::json;
 use unlatch_locked::WipingAllocator;
@@ -73,7 +73,10 @@ fn serve(descriptor: RawFd) -> Result<(), Box<dyn Error>> {
     let all_locked = unlatch_locked::lock_all_memory()?;
     system::prepare()?;
     let vault = Arc::new(Vault::new());
-    let (pool, loader) = (Pool::start(&vault)?, Loader::start(&vault)?);
+    // A thread's first steps need calls that the filter answers otherwise: every thread must be past them.
+    let ready = Arc::new(Barrier::new(worker::THREADS + 2));
+    let (pool, loader) = (Pool::start(&vault, &ready)?, Loader::start(&vault, &ready)?);
+    ready.wait();
     confine::confine()?;
     let memory = json!({
         "at_rest": "xor halves in locked pages", "all_locked": all_locked, "seccomp": true,

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::vault::Vault;
 use crate::wire::{self, Received};
 
 /// 16 edge workers and an egress, twice: new sockets come before the old ones go.
-const THREADS: usize = 36;
+pub(crate) const THREADS: usize = 36;
 /// Enough for aws-lc's largest RSA key and the stack that `store` wipes.
 pub(crate) const STACK_BYTES: usize = 512 * 1024;
 /// How long `close_all` waits for threads to let go.
@@ -59,17 +59,21 @@ struct Sockets {
 }
 
 impl Pool {
-    /// Start every thread. None is started later: the filter forbids it.
-    pub(crate) fn start(vault: &Arc<Vault>) -> io::Result<Self> {
+    /// Start every thread; each waits at `ready` once it runs. None is started later: the filter forbids it.
+    pub(crate) fn start(vault: &Arc<Vault>, ready: &Arc<Barrier>) -> io::Result<Self> {
         let (queue, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
         let served = Arc::new(Served::default());
         for number in 0..THREADS {
-            let (vault, jobs, served) = (Arc::clone(vault), Arc::clone(&jobs), Arc::clone(&served));
+            let (vault, ready) = (Arc::clone(vault), Arc::clone(ready));
+            let (jobs, served) = (Arc::clone(&jobs), Arc::clone(&served));
             thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .stack_size(STACK_BYTES)
-                .spawn(move || run(&vault, &jobs, &served))?;
+                .spawn(move || {
+                    ready.wait();
+                    run(&vault, &jobs, &served);
+                })?;
         }
         Ok(Self { queue, served })
     }
