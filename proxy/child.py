@@ -96,7 +96,7 @@ class Child:
         """End it now."""
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(signal.SIGKILL)
+                os.kill(self.process.pid, signal.SIGKILL)
             await self.process.wait()
         self._control.close()
 

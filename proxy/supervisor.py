@@ -71,7 +71,7 @@ class Guard:
         """End guard; what it held is wiped."""
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(signal.SIGKILL)
+                os.kill(self.process.pid, signal.SIGKILL)
             await self.process.wait()
         self.control.close()
 

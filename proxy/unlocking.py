@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -71,8 +73,15 @@ async def unlock(
             return await _follow(process, event_read, ours, guard, on_event)
         finally:
             if process.returncode is None:
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
                 await process.wait()
+
+
+async def _load(guard: GuardControl, ours: socket.socket) -> None:
+    """Let guard read; our end is closed then, so that unlock notices a guard that died."""
+    with ours:
+        await guard.load(ours.fileno())
 
 
 async def _follow(
@@ -94,7 +103,7 @@ async def _follow(
             on_event(event)
             if event["event"] == "opened":
                 # Only now does guard listen on the stream: it never waits for a person.
-                load = asyncio.ensure_future(guard.load(ours.fileno()))
+                load = asyncio.ensure_future(_load(guard, ours))
             elif event["event"] == "failed":
                 failed = event
     finally:
