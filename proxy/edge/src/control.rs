@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -35,9 +36,15 @@ enum Order {
     /// A socket to a new edge.
     Edge,
     Drain {
-        seconds: u64,
+        seconds: f64,
     },
     Status,
+}
+
+/// Whole milliseconds, within an hour.
+fn milliseconds(seconds: f64) -> u64 {
+    let bounded = Duration::try_from_secs_f64(seconds).unwrap_or_default().min(Duration::from_secs(3600));
+    u64::try_from(bounded.as_millis()).unwrap_or_default()
 }
 
 /// Builds configurations for one role, always from the same parts.
@@ -153,7 +160,7 @@ impl Control {
                 _ => self.refuse("wants one descriptor"),
             },
             Order::Reload | Order::Guard => self.refuse("wrong number of descriptors"),
-            Order::Drain { seconds } => self.shared.drain(seconds.saturating_mul(1000)),
+            Order::Drain { seconds } => self.shared.drain(milliseconds(*seconds)),
             Order::Status => self.tell(&self.status()),
         }
     }

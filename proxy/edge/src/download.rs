@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::http::chunked::{Chunked, Piece};
+use unlatch_locked::LockedBytes;
+
+use crate::http::chunked::Chunked;
 use crate::http::response::{BadResponse, Outbound, Response};
 use crate::http::{Framing, storage};
 
@@ -21,6 +23,14 @@ pub(crate) struct Download {
     is_reusable: bool,
     /// Status of the final response, 0 before it.
     pub(crate) status: u16,
+    /// What must not come back in a head; given up with the final one.
+    echo: Option<Echo>,
+}
+
+/// A token that was sent up, and the field that it stood in.
+pub(crate) struct Echo {
+    pub(crate) field: String,
+    pub(crate) token: LockedBytes,
 }
 
 enum Phase {
@@ -33,7 +43,17 @@ enum Phase {
 
 impl Download {
     pub(crate) fn new(to_head: bool, is_http10: bool, close: bool) -> Self {
-        Self { phase: Phase::Head, carry: Vec::new(), to_head, is_http10, close, is_reusable: false, status: 0 }
+        Self { phase: Phase::Head, carry: Vec::new(), to_head, is_http10, close, is_reusable: false, status: 0, echo: None }
+    }
+
+    /// Drop every field that holds what was injected.
+    pub(crate) fn without_echo(self, echo: Echo) -> Self {
+        Self { echo: Some(echo), ..self }
+    }
+
+    /// Take the token back, for another try.
+    pub(crate) fn into_echo(self) -> Option<Echo> {
+        self.echo
     }
 
     /// The final response's head has been passed on.
@@ -118,7 +138,7 @@ impl Download {
                 // The proxy answered the client's expectation itself.
                 100 => {}
                 101..200 if self.is_http10 => {}
-                101..200 => response.write(Outbound::default(), scratch),
+                101..200 => response.write(Outbound { echo: self.echo(), ..Outbound::default() }, scratch),
                 _ => {
                     self.begin(&response, scratch);
                     return Ok(at);
@@ -141,7 +161,12 @@ impl Download {
             Framing::Chunked => Phase::Chunked(Chunked::default()),
             Framing::UntilClose => Phase::UntilClose,
         };
-        response.write(Outbound { close: self.close, is_http10: self.is_http10, echo: None }, scratch);
+        response.write(Outbound { close: self.close, is_http10: self.is_http10, echo: self.echo() }, scratch);
+        self.echo = None;
+    }
+
+    fn echo(&self) -> Option<(&str, &[u8])> {
+        self.echo.as_ref().map(|echo| (echo.field.as_str(), echo.token.expose()))
     }
 
     /// Gives how many bytes at the front of `body` go on to the client.
@@ -165,33 +190,15 @@ impl Download {
         Ok(used)
     }
 
-    /// Chunked content is checked and passed on as it came; clients of HTTP/1.0 get the content alone.
+    /// Chunked content goes on without extensions and trailers; clients of HTTP/1.0 get the content alone.
     fn take_chunks(&mut self, body: &mut [u8]) -> Result<usize, BadResponse> {
-        let (mut at, mut content) = (0, 0);
-        let mut ended = false;
-        if let Phase::Chunked(decoder) = &mut self.phase {
-            while at < body.len() && !ended {
-                match decoder.next(&body[at..]).map_err(|_| BadResponse("bad chunk"))? {
-                    Piece::Data { from, len } => {
-                        if self.is_http10 {
-                            body.copy_within(at + from..at + from + len, content);
-                        }
-                        content += len;
-                        at += from + len;
-                    }
-                    Piece::End { used } => {
-                        at += used;
-                        ended = true;
-                    }
-                    Piece::More => at = body.len(),
-                }
-            }
-        }
-        if ended {
-            self.is_reusable &= at == body.len();
+        let Phase::Chunked(decoder) = &mut self.phase else { return Ok(0) };
+        let filtered = decoder.filter(body, self.is_http10).map_err(|_| BadResponse("bad chunk"))?;
+        if filtered.is_end {
+            self.is_reusable &= filtered.used == body.len();
             self.phase = Phase::Done;
         }
-        Ok(if self.is_http10 { content } else { at })
+        Ok(filtered.kept)
     }
 }
 
@@ -279,6 +286,19 @@ mod tests {
 
         assert!(seen.ends_with("\r\n\r\na"));
         assert!(download.is_done() && !download.is_reusable());
+    }
+
+    #[test]
+    fn injected_token_does_not_come_back_in_any_head() {
+        let echo = Echo { field: "Authorization".to_owned(), token: LockedBytes::copy_from(b"tok-1").unwrap() };
+        let mut download = Download::new(false, false, false).without_echo(echo);
+        let seen = run(
+            &mut download,
+            &["HTTP/1.1 103 Hints\r\nLink: tok-1\r\n\r\n", "HTTP/1.1 204 No\r\nX: Bearer tok-1\r\nAuthorization: y\r\nZ: z\r\n\r\n"],
+        );
+
+        assert_eq!("HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 204 No\r\nZ: z\r\n\r\n", seen.unwrap());
+        assert!(download.echo.is_none());
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Instant;
 
+use rustls::{HandshakeKind, ProtocolVersion};
+
 use crate::accesslog::Line;
-use crate::client::Gone;
 use crate::counters::Count;
 use crate::dial;
 use crate::download::Download;
+use crate::downstream::Client;
 use crate::live::{EdgeLive, Route};
 use crate::plan::{Asker, Plan, Refused, Spans, plan};
 use crate::pool::Conn;
@@ -97,6 +99,7 @@ async fn carry_out(session: &mut Session, plan: Plan, view: &Rc<View>, live: &Ed
         };
         let mut transfer = Transfer {
             client: &mut session.client,
+            deadline: &session.deadline,
             conn,
             upload,
             download: Download::new(plan.to_head, plan.is_http10, plan.close),
@@ -105,7 +108,7 @@ async fn carry_out(session: &mut Session, plan: Plan, view: &Rc<View>, live: &Ed
             continue_due: plan.expects_continue,
             bytes: 0,
         };
-        transfer.client.deadline.set(view.live.timeouts.response);
+        transfer.deadline.set(view.live.timeouts.response);
         let result = poll_fn(|cx| transfer.poll(cx)).await;
         let bytes = transfer.bytes;
         match result {
@@ -158,7 +161,7 @@ impl Path<'_> {
                 return Ok(conn);
             }
             let Some(address) = self.view.live.servers.get(server) else { continue };
-            match dial::server(address, &session.client.deadline, self.view.live.timeouts.connect).await {
+            match dial::server(address, &session.deadline, self.view.live.timeouts.connect).await {
                 Ok(stream) => return Ok(Conn::Tcp(stream)),
                 Err(late) => failure = late,
             }
@@ -174,7 +177,7 @@ impl Path<'_> {
     }
 
     /// The response is complete: keep what can serve again.
-    fn finish(&self, transfer: Transfer<'_>) -> Outcome {
+    fn finish(&self, transfer: Transfer<'_, Client>) -> Outcome {
         let Transfer { conn, upload, download, bytes, .. } = transfer;
         if download.is_reusable() && upload.is_complete() {
             match self.server {
@@ -202,7 +205,7 @@ async fn fail(session: &mut Session, failure: Failure, path: &Path<'_>, to_head:
 }
 
 fn count_failure(worker: &Worker, failure: Failure, route: &Route) {
-    if matches!(failure, Failure::Client(Gone::Broken | Gone::TimedOut) | Failure::BadBody) {
+    if matches!(failure, Failure::ClientGone | Failure::ClientLate | Failure::BadBody) {
         return;
     }
     worker.counters().add(Count::UpstreamFailed);
@@ -219,7 +222,8 @@ fn log(session: &Session, head: &[u8], spans: &Spans, outcome: &Outcome, started
     let text = |span: &std::ops::Range<usize>| {
         head.get(span.clone()).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
     };
-    let (tls, cipher) = session.client.tls_facts();
+    let facts = session.client.facts();
+    let cipher = facts.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
     session.worker.log.add(&Line {
         listener: session.listener_name(),
         server_name: session.server_name.as_deref(),
@@ -231,9 +235,9 @@ fn log(session: &Session, head: &[u8], spans: &Spans, outcome: &Outcome, started
         bytes: outcome.bytes,
         duration: started.elapsed(),
         upstream: outcome.upstream.as_deref(),
-        tls,
-        cipher,
-        resumed: session.client.is_resumed(),
+        tls: if facts.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "1.2" } else { "1.3" },
+        cipher: cipher.unwrap_or_default(),
+        resumed: facts.handshake_kind() == Some(HandshakeKind::Resumed),
         error: outcome.error,
     });
 }

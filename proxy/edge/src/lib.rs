@@ -5,7 +5,7 @@
 //! request and sends that over verified TLS.
 //!
 //! * [`http`] – HTTP/1.1 as a pure library: heads, chunks, routes, what goes on to whom.
-//! * `session`, `client`, `exchange`, `transfer` – one client, its TLS, one of its requests, the bytes of that.
+//! * `session`, `tls_stream`, `exchange`, `transfer` – one client, its TLS, one of its requests, the bytes of that.
 //! * `guard`, `signer`, `tickets`, `certificates`, `identity` – what of TLS needs secrets or decides about trust.
 //! * `run`, `control`, `serve`, `worker`, `shared`, `live` – the process, its supervisor, its threads.
 
@@ -13,13 +13,13 @@
 mod accesslog;
 mod buffers;
 mod certificates;
-mod client;
 mod config;
 mod control;
 mod counters;
 mod deadlines;
 mod dial;
 mod download;
+mod downstream;
 mod egress;
 mod error;
 mod exchange;
@@ -37,6 +37,7 @@ mod shared;
 mod signer;
 mod sys;
 mod tickets;
+mod tls_stream;
 mod transfer;
 mod upload;
 mod worker;

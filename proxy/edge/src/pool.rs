@@ -5,20 +5,26 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls::client::UnbufferedClientConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::sys;
+use crate::tls_stream::TlsStream;
 
 /// Idle connections kept for one server.
 const MOST_IDLE: usize = 256;
 /// How long a connection may lie idle.
 const IDLE_MS: u64 = 60_000;
 
-/// A connection to a server, or to egress.
+/// A connection upwards.
 pub(crate) enum Conn {
+    /// To a server, in clear.
     Tcp(TcpStream),
+    /// To egress.
     Unix(UnixStream),
+    /// From egress to a server whose name was verified.
+    Tls(Box<TlsStream<UnbufferedClientConnection>>),
 }
 
 impl Conn {
@@ -26,6 +32,7 @@ impl Conn {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream) => stream.poll_read(cx, into),
         }
     }
 
@@ -33,6 +40,23 @@ impl Conn {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => stream.poll_write(cx, bytes),
+        }
+    }
+
+    /// Nothing waits to be sent.
+    pub(crate) fn is_flushed(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => true,
+            Self::Tls(stream) => stream.is_flushed(),
+        }
+    }
+
+    /// Send what waits.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.poll_flush(cx).map_err(|_| io::ErrorKind::ConnectionAborted.into()),
         }
     }
 
@@ -42,6 +66,7 @@ impl Conn {
         let read = match self {
             Self::Tcp(stream) => stream.try_read(&mut byte),
             Self::Unix(stream) => stream.try_read(&mut byte),
+            Self::Tls(stream) => return stream.is_stale(),
         };
         !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }

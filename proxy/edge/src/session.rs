@@ -6,17 +6,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use rustls::HandshakeKind;
 use rustls::pki_types::UnixTime;
+use rustls::server::UnbufferedServerConnection;
 use tokio::net::TcpStream;
 use unlatch_protocol::CallerCertificate;
 
-use crate::client::{Client, Gone};
 use crate::counters::Count;
+use crate::deadlines::Deadline;
+use crate::dial::before;
+use crate::downstream::Client;
 use crate::exchange::{self, After};
 use crate::http::request::find_end;
 use crate::live::Listener;
 use crate::reply::reply;
 use crate::shared::{Live, RoleLive};
+use crate::tls_stream::Broken;
 use crate::worker::{self, Admission, Worker};
 
 /// How long the rest of an unwanted body is read, so that the client reads our answer instead of a reset.
@@ -27,6 +32,7 @@ const LINGER_BYTES: usize = 64 * 1024 * 1024;
 /// One client, as its requests see it.
 pub(crate) struct Session {
     pub(crate) client: Client,
+    pub(crate) deadline: Deadline,
     pub(crate) worker: &'static Worker,
     pub(crate) address: IpAddr,
     /// The name asked for in the handshake.
@@ -61,27 +67,17 @@ impl Session {
         let tls = Arc::clone(&listener_of(&live, listener)?.tls);
         let deadline = poll_fn(|cx| Poll::Ready(worker.deadlines.enter(cx))).await;
         deadline.set(live.timeouts.handshake);
-        let mut client = Client::new(io, tls, deadline).ok()?;
-        let mut server_name = None;
-        while client.is_handshaking() {
-            let filled = poll_fn(|cx| {
-                let filled = client.poll_fill(cx);
-                server_name = worker::take_server_name().or_else(|| server_name.take());
-                filled
-            })
-            .await;
-            let is_flushed = client.is_flushed() || poll_fn(|cx| client.poll_flush(cx)).await.is_ok();
-            if filled.is_err() || !is_flushed || (client.has_ended() && client.is_handshaking()) {
-                worker.counters().add(Count::HandshakesFailed);
-                return None;
-            }
-        }
+        let mut client = Client::new(io, UnbufferedServerConnection::new(tls).ok()?);
+        let Some(Ok(server_name)) = before(&deadline, shake_hands(&mut client)).await else {
+            worker.counters().add(Count::HandshakesFailed);
+            return None;
+        };
         worker.counters().add(Count::Handshakes);
-        if client.is_resumed() {
+        if client.facts().handshake_kind() == Some(HandshakeKind::Resumed) {
             worker.counters().add(Count::Resumed);
         }
         let address = peer.ip().to_canonical();
-        Some(Self { client, worker, address, server_name, live, listener, certificate: None })
+        Some(Self { client, deadline, worker, address, server_name, live, listener, certificate: None })
     }
 
     async fn run(&mut self) {
@@ -107,7 +103,7 @@ impl Session {
         let limit = self.live.limits.header_bytes;
         let mut scanned = 0;
         let mut is_idle = true;
-        self.client.deadline.set(timeouts.idle);
+        self.deadline.set(timeouts.idle);
         loop {
             while self.client.inbox.starts_with(b"\r\n") {
                 // RFC 9112 section 2.2: empty lines before a request are ignored.
@@ -121,34 +117,37 @@ impl Session {
             }
             if is_idle && !self.client.inbox.is_empty() {
                 is_idle = false;
-                self.client.deadline.set(timeouts.header);
+                self.deadline.set(timeouts.header);
             }
             if self.client.has_ended() {
                 return Wait::End;
             }
             match self.read_more().await {
-                None => return Wait::End,
-                Some(Err(Gone::TimedOut)) => return Wait::TimedOut,
-                Some(Err(Gone::Broken)) => return Wait::End,
-                Some(Ok(())) => {}
+                Some(Ok(true)) => {}
+                Some(Ok(false) | Err(Broken)) => return Wait::End,
+                None => return Wait::TimedOut,
             }
         }
     }
 
-    /// Read once; nothing when the worker drains and the client asks nothing.
-    async fn read_more(&mut self) -> Option<Result<(), Gone>> {
-        let Self { client, worker, .. } = self;
+    /// Read once; false when the worker drains and the client asks nothing; nothing at the deadline.
+    async fn read_more(&mut self) -> Option<Result<bool, Broken>> {
+        let Self { client, worker, deadline, .. } = self;
         let filled = poll_fn(|cx| {
             if worker.is_draining() && client.inbox.is_empty() {
-                return Poll::Ready(None);
+                return Poll::Ready(Some(Ok(false)));
             }
-            client.poll_fill(cx).map(Some)
+            match client.poll_fill(cx) {
+                Poll::Ready(filled) => Poll::Ready(Some(filled.map(|()| true))),
+                Poll::Pending if deadline.has_passed() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await;
-        if !client.is_flushed() {
-            poll_fn(|cx| client.poll_flush(cx)).await.ok()?;
+        if client.is_flushed() {
+            return filled;
         }
-        filled
+        before(deadline, poll_fn(|cx| client.poll_flush(cx))).await.and(filled)
     }
 
     /// Answer what is not a request.
@@ -161,18 +160,21 @@ impl Session {
     }
 
     /// Send a short answer of our own, within `patience` milliseconds.
-    pub(crate) async fn send(&mut self, plain: &[u8], patience: u64) -> Result<(), Gone> {
-        self.client.deadline.set(patience);
-        self.client.send_plain(plain)?;
-        poll_fn(|cx| self.client.poll_flush(cx)).await
+    pub(crate) async fn send(&mut self, plain: &[u8], patience: u64) -> Result<(), Broken> {
+        self.deadline.set(patience);
+        self.client.deliver(plain)?;
+        self.flush().await
     }
 
-    /// Say good-bye in TLS, and end.
+    async fn flush(&mut self) -> Result<(), Broken> {
+        before(&self.deadline, poll_fn(|cx| self.client.poll_flush(cx))).await.unwrap_or(Err(Broken))
+    }
+
+    /// Say good-bye in TLS, and end. Whoever does not read that misses nothing.
     async fn close(&mut self) {
-        self.client.deadline.set(LINGER_MS);
+        self.deadline.set(LINGER_MS);
         if self.client.send_close().is_ok() && !self.client.is_flushed() {
-            // Whoever does not read our good-bye misses nothing.
-            let _ = poll_fn(|cx| self.client.poll_flush(cx)).await;
+            let _ = self.flush().await;
         }
     }
 
@@ -184,9 +186,9 @@ impl Session {
         }
         let mut discarded = 0;
         while discarded < LINGER_BYTES && !self.worker.is_draining() {
-            match poll_fn(|cx| self.client.poll_discard(cx)).await {
-                0 => return,
-                length => discarded += length,
+            match before(&self.deadline, poll_fn(|cx| self.client.poll_discard(cx))).await {
+                Some(length) if length > 0 => discarded += length,
+                _ => return,
             }
         }
     }
@@ -200,7 +202,7 @@ impl Session {
         let cas = listener_of(&self.live, self.listener).and_then(|listener| listener.client_cas.as_ref());
         let Some(cas) = cas else { return true };
         if self.certificate.is_none() {
-            self.certificate = cas.identify(self.client.certificates(), UnixTime::now()).map(Box::new);
+            self.certificate = cas.identify(self.client.facts().peer_certificates().unwrap_or_default(), UnixTime::now()).map(Box::new);
         }
         self.certificate.is_some()
     }
@@ -209,6 +211,28 @@ impl Session {
     pub(crate) fn certificate(&self) -> Option<&CallerCertificate> {
         self.certificate.as_deref()
     }
+}
+
+/// Until both sides agree; gives the name that the client asks for.
+async fn shake_hands(client: &mut Client) -> Result<Option<Box<str>>, Broken> {
+    let mut server_name = None;
+    while client.is_handshaking() {
+        let filled = poll_fn(|cx| {
+            let filled = client.poll_fill(cx);
+            // Noted by the choice of the certificate, within this poll.
+            server_name = worker::take_server_name().or_else(|| server_name.take());
+            filled
+        })
+        .await;
+        if !client.is_flushed() {
+            poll_fn(|cx| client.poll_flush(cx)).await?;
+        }
+        filled?;
+        if client.has_ended() {
+            return Err(Broken);
+        }
+    }
+    Ok(server_name)
 }
 
 fn listener_of(live: &Live, position: usize) -> Option<&Listener> {

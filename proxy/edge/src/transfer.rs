@@ -5,20 +5,24 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
 
-use crate::buffers::{self, BODY_READ, Buffers, HEAD_READ, HEADROOM};
-use crate::client::{Client, Gone};
+use crate::buffers::{self, BODY_READ, HEAD_READ, HEADROOM, Upstream};
 use crate::config::Timeouts;
+use crate::deadlines::Deadline;
+use crate::downstream::Downstream;
 use crate::download::Download;
 use crate::http::response::BadResponse;
 use crate::pool::Conn;
+use crate::tls_stream::Broken;
 use crate::upload::Upload;
 use crate::worker::Worker;
 
 /// Why a request was not answered, or not to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The client is gone, or too slow.
-    Client(Gone),
+    /// The client is gone.
+    ClientGone,
+    /// The client is too slow.
+    ClientLate,
     /// The client's chunked body breaks the grammar.
     BadBody,
     /// No server takes connections.
@@ -39,8 +43,8 @@ impl Failure {
     /// The status that the client gets if it has got nothing yet; `None` when nobody is there to read it.
     pub(crate) fn status(self) -> Option<u16> {
         match self {
-            Self::Client(Gone::Broken) => None,
-            Self::Client(Gone::TimedOut) => Some(408),
+            Self::ClientGone => None,
+            Self::ClientLate => Some(408),
             Self::BadBody => Some(400),
             Self::Connect | Self::UpstreamGone | Self::BadResponse(_) | Self::NoEgress => Some(502),
             Self::ConnectLate | Self::UpstreamLate => Some(504),
@@ -50,8 +54,8 @@ impl Failure {
     /// The reason for the log.
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::Client(Gone::Broken) => "client gone",
-            Self::Client(Gone::TimedOut) => "client too slow",
+            Self::ClientGone => "client gone",
+            Self::ClientLate => "client too slow",
             Self::BadBody => "bad chunk from client",
             Self::Connect => "upstream refuses connections",
             Self::ConnectLate => "upstream takes no connection",
@@ -69,15 +73,16 @@ impl From<BadResponse> for Failure {
     }
 }
 
-impl From<Gone> for Failure {
-    fn from(gone: Gone) -> Self {
-        Self::Client(gone)
+impl From<Broken> for Failure {
+    fn from(_: Broken) -> Self {
+        Self::ClientGone
     }
 }
 
 /// Both directions of one request.
-pub(crate) struct Transfer<'c> {
-    pub(crate) client: &'c mut Client,
+pub(crate) struct Transfer<'c, D> {
+    pub(crate) client: &'c mut D,
+    pub(crate) deadline: &'c Deadline,
     pub(crate) conn: Conn,
     pub(crate) upload: Upload,
     pub(crate) download: Download,
@@ -89,11 +94,11 @@ pub(crate) struct Transfer<'c> {
     pub(crate) bytes: u64,
 }
 
-impl Transfer<'_> {
+impl<D: Downstream> Transfer<'_, D> {
     /// Move both directions until the response is complete and sent.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
-            let mut has_moved = !self.upload.is_over() && self.poll_upload(cx)?;
+            let mut has_moved = !self.is_sent() && self.poll_upload(cx)?;
             if !self.client.is_flushed() {
                 if let Poll::Ready(flushed) = self.client.poll_flush(cx) {
                     flushed?;
@@ -110,11 +115,15 @@ impl Transfer<'_> {
                 return Poll::Ready(Ok(()));
             }
             if !has_moved {
-                let is_late = self.client.deadline.has_passed();
-                return if is_late { Poll::Ready(Err(self.lateness())) } else { Poll::Pending };
+                return if self.deadline.has_passed() { Poll::Ready(Err(self.lateness())) } else { Poll::Pending };
             }
-            self.client.deadline.set(self.patience());
+            self.deadline.set(self.patience());
         }
+    }
+
+    /// Everything has left for the upstream, or never will.
+    fn is_sent(&self) -> bool {
+        self.upload.is_over() && self.conn.is_flushed()
     }
 
     /// How long nothing may move from here on.
@@ -123,40 +132,42 @@ impl Transfer<'_> {
         if awaits_response { self.timeouts.response } else { self.timeouts.body }
     }
 
+    /// Who kept us waiting.
     fn lateness(&self) -> Failure {
-        if self.client.is_flushed() { Failure::UpstreamLate } else { Failure::Client(Gone::TimedOut) }
+        let awaits_body = self.upload.is_idle() && !self.upload.is_received() && !self.download.has_begun();
+        if awaits_body || !self.client.is_flushed() { Failure::ClientLate } else { Failure::UpstreamLate }
     }
 
     /// One step up; gives whether anything moved.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<bool, Failure> {
-        if !self.upload.is_idle() {
+        if !self.upload.is_idle() || !self.conn.is_flushed() {
             return Ok(self.upload.poll_send(&mut self.conn, cx).is_ready());
         }
-        if self.client.inbox.is_empty() {
+        if self.client.inbox().is_empty() {
             if std::mem::take(&mut self.continue_due) && !self.download.has_begun() {
-                self.client.send_plain(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                self.client.deliver(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
             let Poll::Ready(filled) = self.client.poll_fill(cx) else { return Ok(false) };
             filled?;
-            if self.client.inbox.is_empty() {
-                return if self.client.has_ended() { Err(Failure::Client(Gone::Broken)) } else { Ok(true) };
+            if self.client.inbox().is_empty() {
+                return if self.client.has_ended() { Err(Failure::ClientGone) } else { Ok(true) };
             }
         }
         self.continue_due = false;
-        self.upload.take(&mut self.client.inbox).map_err(|_| Failure::BadBody)?;
+        self.upload.take(self.client.inbox()).map_err(|_| Failure::BadBody)?;
         Ok(true)
     }
 
     /// Read once from the upstream into the worker's buffer, encrypt, send.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        buffers::with(|buffers| {
+        buffers::with_upstream(|upstream| {
             let carried = self.download.carry.len();
             let wanted = self.download.wanted(HEAD_READ, BODY_READ);
             let start = HEADROOM + carried;
             if wanted == 0 {
                 return Poll::Ready(Err(Failure::BadResponse("head too large")));
             }
-            let mut into = ReadBuf::new(&mut buffers.upstream[start..start + wanted]);
+            let mut into = ReadBuf::new(&mut upstream.bytes[start..start + wanted]);
             if ready!(self.conn.poll_read(cx, &mut into)).is_err() {
                 return Poll::Ready(Err(Failure::UpstreamGone));
             }
@@ -165,21 +176,25 @@ impl Transfer<'_> {
                 let is_unanswered = carried == 0 && !self.download.has_begun();
                 return Poll::Ready(if is_unanswered { Err(Failure::UpstreamGone) } else { Ok(self.download.end()?) });
             }
-            buffers.upstream[HEADROOM..start].copy_from_slice(&self.download.carry);
-            Poll::Ready(self.pass_on(buffers, start + length))
+            upstream.bytes[HEADROOM..start].copy_from_slice(&self.download.carry);
+            let passed = self.pass_on(upstream, start + length);
+            if let Conn::Tls(_) = self.conn {
+                // An upstream may have sent the token back.
+                unlatch_locked::wipe(&mut upstream.bytes[..start + length]);
+            }
+            Poll::Ready(passed)
         })
     }
 
-    fn pass_on(&mut self, buffers: &mut Buffers, end: usize) -> Result<(), Failure> {
+    fn pass_on(&mut self, upstream: &mut Upstream, end: usize) -> Result<(), Failure> {
         if !self.download.has_begun() {
             // The rest of a body that is not wanted any more cannot be told from a next request.
             self.download.close |= !self.upload.is_complete() || self.worker.is_draining();
         }
-        let range = self.download.feed(&mut buffers.upstream, HEADROOM..end, &mut buffers.head)?;
+        let range = self.download.feed(&mut upstream.bytes, HEADROOM..end, &mut upstream.head)?;
         if !range.is_empty() {
             self.bytes += range.len() as u64;
-            let sealed = self.client.seal(&buffers.upstream[range], &mut buffers.sealed)?;
-            self.client.send(&buffers.sealed[..sealed])?;
+            self.client.deliver(&upstream.bytes[range])?;
         }
         Ok(())
     }

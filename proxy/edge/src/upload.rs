@@ -2,11 +2,10 @@
 //!
 //! No more than one piece is held: the next one is read from the client when the upstream has taken the last.
 
-use std::io;
 use std::task::{Context, Poll, ready};
 
 use crate::http::Framing;
-use crate::http::chunked::{BadChunk, Chunked, Piece};
+use crate::http::chunked::{BadChunk, Chunked};
 use crate::pool::Conn;
 
 /// What is left of a request.
@@ -62,25 +61,24 @@ impl Upload {
     }
 
     /// The upstream takes no more; what it answers still counts.
-    pub(crate) fn abandon(&mut self) {
+    fn abandon(&mut self) {
         self.has_failed = true;
     }
 
     /// Send what is pending. A failure abandons the upload.
     pub(crate) fn poll_send(&mut self, conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
         while !self.is_idle() {
-            let written = ready!(conn.poll_write(cx, &self.pending[self.sent..]));
-            match written {
+            match ready!(conn.poll_write(cx, &self.pending[self.sent..])) {
                 Ok(length) if length > 0 => self.sent += length,
-                Ok(_) => return self.fail(&io::ErrorKind::WriteZero.into()),
-                Err(error) => return self.fail(&error),
+                _ => {
+                    self.abandon();
+                    return Poll::Ready(());
+                }
             }
         }
-        Poll::Ready(())
-    }
-
-    fn fail(&mut self, _error: &io::Error) -> Poll<()> {
-        self.abandon();
+        if ready!(conn.poll_flush(cx)).is_err() {
+            self.abandon();
+        }
         Poll::Ready(())
     }
 
@@ -101,46 +99,16 @@ impl Upload {
                 move_front(inbox, length, &mut self.pending);
             }
             Body::Chunked(decoder) => {
-                let (used, is_end) = rechunk(decoder, inbox, &mut self.pending)?;
-                drop_front(inbox, used);
-                if is_end {
+                let filtered = decoder.filter(inbox, false)?;
+                self.pending.extend_from_slice(&inbox[..filtered.kept]);
+                drop_front(inbox, filtered.used);
+                if filtered.is_end {
                     self.body = Body::Done;
                 }
             }
         }
         Ok(())
     }
-}
-
-/// Decode `coded` and write its content as one chunk; gives how much was used and whether the body ended.
-fn rechunk(decoder: &mut Chunked, coded: &[u8], out: &mut Vec<u8>) -> Result<(usize, bool), BadChunk> {
-    let (mut at, mut spans, mut total) = (0, Vec::new(), 0);
-    let is_end = loop {
-        match decoder.next(&coded[at..])? {
-            Piece::Data { from, len } => {
-                spans.push(at + from..at + from + len);
-                total += len;
-                at += from + len;
-            }
-            Piece::End { used } => {
-                at += used;
-                break true;
-            }
-            Piece::More => {
-                at = coded.len();
-                break false;
-            }
-        }
-    };
-    if total > 0 {
-        out.extend_from_slice(format!("{total:x}\r\n").as_bytes());
-        spans.into_iter().for_each(|span| out.extend_from_slice(&coded[span]));
-        out.extend_from_slice(b"\r\n");
-    }
-    if is_end {
-        out.extend_from_slice(b"0\r\n\r\n");
-    }
-    Ok((at, is_end))
 }
 
 /// Move the first `length` bytes, without a copy where everything moves into nothing.
@@ -188,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_written_anew_without_extensions_and_trailers() {
+    fn chunks_go_on_without_extensions_and_trailers() {
         let mut upload = Upload::new(Vec::new(), Framing::Chunked);
         let mut inbox = b"2;x=y\r\nab\r\n3\r\ncde\r\n".to_vec();
         upload.take(&mut inbox).unwrap();
         inbox.extend_from_slice(b"0\r\nT: v\r\n\r\nGET");
         upload.take(&mut inbox).unwrap();
 
-        assert_eq!(b"5\r\nabcde\r\n0\r\n\r\n"[..], upload.pending[..]);
+        assert_eq!(b"2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"[..], upload.pending[..]);
         assert_eq!(b"GET"[..], inbox[..]);
         assert!(upload.is_received());
     }

@@ -12,23 +12,15 @@ const MAX_TRAILERS: u16 = 8192;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadChunk;
 
-/// What the next bytes of a chunked body are.
+/// What [`Chunked::filter`] left of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece {
-    /// `len` bytes of content, `from` bytes into the buffer.
-    Data {
-        /// Offset of the content.
-        from: usize,
-        /// Its length, at least 1.
-        len: usize,
-    },
-    /// The body ends `used` bytes into the buffer.
-    End {
-        /// Bytes of the buffer that belong to this body.
-        used: usize,
-    },
-    /// The whole buffer was framing, and more follows.
-    More,
+pub struct Filtered {
+    /// Bytes of the buffer that belong to this body.
+    pub used: usize,
+    /// Bytes at the front of the buffer that are to be passed on.
+    pub kept: usize,
+    /// The body ended.
+    pub is_end: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,27 +52,37 @@ impl Default for Chunked {
 }
 
 impl Chunked {
-    /// Classify the front of `buffer`. The caller goes on behind what the answer covers.
+    /// Check the front of `buffer` and drop, in place, what is not passed on: extensions and trailers, and with
+    /// `content_only` all framing.
     ///
     /// # Errors
     /// The body breaks the grammar or a bound; the connection is of no further use.
-    pub fn next(&mut self, buffer: &[u8]) -> Result<Piece, BadChunk> {
-        for (at, &byte) in buffer.iter().enumerate() {
+    pub fn filter(&mut self, buffer: &mut [u8], content_only: bool) -> Result<Filtered, BadChunk> {
+        let (mut at, mut kept) = (0, 0);
+        while at < buffer.len() && self.state != State::Done {
             if self.state == State::Data {
-                let rest = (buffer.len() - at) as u64;
-                let len = rest.min(self.left);
-                self.left -= len;
+                let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len() - at);
+                if kept != at {
+                    buffer.copy_within(at..at + length, kept);
+                }
+                self.left -= length as u64;
                 if self.left == 0 {
                     self.state = State::DataCr;
                 }
-                return Ok(Piece::Data { from: at, len: usize::try_from(len).map_err(|_| BadChunk)? });
+                at += length;
+                kept += length;
+                continue;
             }
+            let byte = buffer[at];
+            let was_trailer = matches!(self.state, State::TrailerLf { .. });
             self.state = self.step(byte)?;
-            if self.state == State::Done {
-                return Ok(Piece::End { used: at + 1 });
+            if !(content_only || was_trailer || self.state.is_dropped()) {
+                buffer[kept] = byte;
+                kept += 1;
             }
+            at += 1;
         }
-        Ok(Piece::More)
+        Ok(Filtered { used: at, kept, is_end: self.state == State::Done })
     }
 
     fn step(&mut self, byte: u8) -> Result<State, BadChunk> {
@@ -112,6 +114,13 @@ impl Chunked {
     }
 }
 
+impl State {
+    /// The byte that led here is part of an extension or a trailer.
+    fn is_dropped(self) -> bool {
+        matches!(self, Self::Extension { .. } | Self::Trailer { .. } | Self::TrailerLf { .. })
+    }
+}
+
 fn hex(digit: u8) -> u8 {
     match digit {
         b'0'..=b'9' => digit - b'0',
@@ -131,40 +140,37 @@ fn is_token(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// Content and length of the body, fed in pieces of `step` bytes.
-    fn decode(body: &[u8], step: usize) -> Result<Option<(Vec<u8>, usize)>, BadChunk> {
-        let (mut chunked, mut content, mut used) = (Chunked::default(), Vec::new(), 0);
+    /// What is passed on and how much is used, fed in pieces of `step` bytes; nothing for an unfinished body.
+    fn filter(body: &[u8], step: usize, content_only: bool) -> Result<Option<(Vec<u8>, usize)>, BadChunk> {
+        let (mut chunked, mut passed, mut used) = (Chunked::default(), Vec::new(), 0);
         for part in body.chunks(step) {
-            let mut at = 0;
-            loop {
-                match chunked.next(&part[at..])? {
-                    Piece::Data { from, len } => {
-                        content.extend_from_slice(&part[at + from..at + from + len]);
-                        at += from + len;
-                    }
-                    Piece::End { used: last } => return Ok(Some((content, used + at + last))),
-                    Piece::More => break,
-                }
+            let mut part = part.to_vec();
+            let filtered = chunked.filter(&mut part, content_only)?;
+            passed.extend_from_slice(&part[..filtered.kept]);
+            used += filtered.used;
+            if filtered.is_end {
+                return Ok(Some((passed, used)));
             }
-            used += part.len();
         }
         Ok(None)
     }
 
     #[test]
-    fn content_is_the_same_however_it_is_cut() {
-        let body = b"5\r\nhello\r\nA;name=\"v\"\r\n0123456789\r\n0\r\nDigest: x\r\n\r\nGET";
+    fn extensions_and_trailers_are_dropped_however_the_body_is_cut() {
+        let body = b"5\r\nhello\r\nA;name=\"v\"\r\n0123456789\r\n0;x\r\nDigest: x\r\nB: c\r\n\r\nGET";
         for step in 1..=body.len() {
-            let (content, used) = decode(body, step).unwrap().unwrap();
+            let (content, used) = filter(body, step, true).unwrap().unwrap();
+            let (coded, _) = filter(body, step, false).unwrap().unwrap();
 
             assert_eq!(b"hello0123456789", &content[..], "step {step}");
+            assert_eq!(b"5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n", &coded[..], "step {step}");
             assert_eq!(body.len() - 3, used, "step {step}");
         }
     }
 
     #[test]
     fn unfinished_body_has_no_end() {
-        assert_eq!(Ok(None), decode(b"5\r\nhel", 2));
+        assert_eq!(Ok(None), filter(b"5\r\nhel", 2, true));
     }
 
     #[test]
@@ -174,7 +180,7 @@ mod tests {
             b"5\r\nhello\n0\r\n", b"1234567890123456\r\n", b"0\r\n Folded: x\r\n\r\n", b"0\r\nA: b\n\r\n", b"5;a\0\r\n", b"0\r\n\n",
         ];
         for body in bodies {
-            assert_eq!(Err(BadChunk), decode(body, 64), "{:?}", String::from_utf8_lossy(body));
+            assert_eq!(Err(BadChunk), filter(body, 64, true), "{:?}", String::from_utf8_lossy(body));
         }
     }
 
@@ -183,7 +189,7 @@ mod tests {
         let extension = [b"5;".to_vec(), vec![b'x'; 600]].concat();
         let trailers = [b"0\r\n".to_vec(), b"a: b\r\n".repeat(3000)].concat();
 
-        assert_eq!(Err(BadChunk), decode(&extension, 64));
-        assert_eq!(Err(BadChunk), decode(&trailers, 64));
+        assert_eq!(Err(BadChunk), filter(&extension, 64, true));
+        assert_eq!(Err(BadChunk), filter(&trailers, 64, true));
     }
 }
