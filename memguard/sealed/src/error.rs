@@ -44,6 +44,8 @@ pub enum Error {
     Key(JwkFault),
     /// A private key file is not PKCS#8, SEC1 or PKCS#1 in PEM.
     PrivateKeyFile,
+    /// A private key's parts do not fit each other, or RSA has another size than 2048 to 8192 bits.
+    UnusableKey,
     /// A private key file is encrypted with a passphrase.
     EncryptedKeyFile,
     /// An algorithm or curve that this build does not know.
@@ -112,6 +114,7 @@ impl Error {
             Self::Key(_)
             | Self::PrivateKeyFile
             | Self::EncryptedKeyFile
+            | Self::UnusableKey
             | Self::UnknownAlgorithm
             | Self::Name
             | Self::Token
@@ -203,6 +206,7 @@ impl fmt::Display for Error {
             Self::Point(fault) => write!(f, "client's point: {fault}"),
             Self::Key(fault) => write!(f, "key: {fault}"),
             Self::PrivateKeyFile => f.write_str("no private key in PEM (PKCS#8, SEC1 or PKCS#1)"),
+            Self::UnusableKey => f.write_str("private key does not work: its parts do not fit each other, or RSA outside 2048 to 8192 bits"),
             Self::EncryptedKeyFile => f.write_str("private key is encrypted with a passphrase"),
             Self::UnknownAlgorithm => f.write_str("unknown algorithm or curve"),
             Self::Name => f.write_str(

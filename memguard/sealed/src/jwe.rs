@@ -324,3 +324,92 @@ fn fixed<const N: usize>(text: &str, field: &'static str) -> Result<[u8; N], Err
     let bytes = decode_public(text).ok_or(Error::Encoding(field))?;
     bytes.try_into().map_err(|_| Error::Length(field))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(size: usize) -> LockedBytes {
+        LockedBytes::random(size).unwrap()
+    }
+
+    fn sealed(plaintext: &[u8], key: &LockedBytes) -> String {
+        seal(
+            br#"{"kid":"x"}"#,
+            &LockedBytes::copy_from(plaintext).unwrap(),
+            key,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn sealed_text_opens_with_white_space_around() {
+        let key = key(32);
+        let compact = format!(" \n{}\r\n", sealed(b"hello", &key));
+
+        assert_eq!(open(compact.as_bytes(), &key).unwrap().expose(), b"hello");
+        verify(compact.as_bytes(), &key).unwrap();
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused_by_open_and_verify() {
+        let key = key(32);
+        let good = sealed(b"hello", &key).into_bytes();
+        for place in 0..good.len() {
+            for bit in 0..7 {
+                let mut bad = good.clone();
+                bad[place] ^= 1 << bit;
+
+                assert!(open(&bad, &key).is_err(), "{place} {bit}");
+                assert!(verify(&bad, &key).is_err(), "{place} {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_numbers_of_fields_are_refused() {
+        let key = key(32);
+        let good = sealed(b"hello", &key);
+        for bad in [
+            format!("{good}."),
+            format!("{good}.AAAA"),
+            good.rsplit_once('.').unwrap().0.to_owned(),
+            String::new(),
+        ] {
+            assert!(
+                matches!(open(bad.as_bytes(), &key), Err(Error::NotCompact)),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn rules_of_the_header_are_kept() {
+        for (header, fault) in [
+            (r#"{"alg":"dir","enc":"A256GCM","zip":"DEF"}"#, "zip"),
+            (r#"{"alg":"dir","enc":"A256GCM","crit":[]}"#, "crit"),
+            (r#"{"alg":"A256KW","enc":"A256GCM"}"#, "alg"),
+            (r#"{"enc":"A256GCM"}"#, "alg"),
+            (r#"{"alg":"dir","enc":"A256CBC-HS512"}"#, "enc"),
+            (r#"{"alg":"dir"}"#, "enc"),
+        ] {
+            assert!(
+                matches!(Header::parse(header.as_bytes()), Err(Error::Unsupported(found)) if found == fault)
+            );
+        }
+    }
+
+    #[test]
+    fn file_over_one_mebibyte_is_neither_written_nor_read() {
+        let plaintext = LockedBytes::zeroed(MAX_BYTES * 3 / 4).unwrap();
+
+        assert!(matches!(
+            seal(b"{}", &plaintext, &key(32)),
+            Err(Error::TooLarge)
+        ));
+        assert!(matches!(
+            open(&vec![b'A'; MAX_BYTES + 1], &key(32)),
+            Err(Error::TooLarge)
+        ));
+    }
+}

@@ -55,7 +55,10 @@ impl BundleWriter {
         rules: Option<&[u8]>,
     ) -> Result<(), Error> {
         check_key(rules)?;
-        self.add_pkcs8(name, &keys::from_pem(pem)?, rules)
+        let pkcs8 = keys::from_pem(pem)?;
+        #[cfg(feature = "generate")]
+        crate::generate::check(&pkcs8)?;
+        self.add_pkcs8(name, &pkcs8, rules)
     }
 
     /// Make a private key in native memory; gives a PEM request for the names in `rules`.
