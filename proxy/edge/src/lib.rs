@@ -9,7 +9,6 @@
 //! * `guard`, `signer`, `tickets`, `certificates`, `identity` – what of TLS needs secrets or decides about trust.
 //! * `run`, `control`, `serve`, `worker`, `shared`, `live` – the process, its supervisor, its threads.
 
-#![allow(dead_code)]
 mod accesslog;
 mod buffers;
 mod certificates;

@@ -30,7 +30,8 @@ impl Live {
     pub(crate) fn pools(&self) -> Pools {
         let routes = match &self.role {
             RoleLive::Edge(edge) => edge.routes.len(),
-            RoleLive::Egress(_) => 0,
+            // Counted by id.
+            RoleLive::Egress(egress) => egress.routes.iter().map(|route| usize::from(route.id) + 1).max().unwrap_or(0),
         };
         Pools::new(self.servers.len(), routes)
     }

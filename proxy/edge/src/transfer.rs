@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     Connect,
     /// No server took the connection in time.
     ConnectLate,
+    /// The server did not prove its name (egress).
+    Untrusted,
     /// The connection ended before an answer came.
     UpstreamGone,
     /// The answer did not come in time.
@@ -46,7 +48,7 @@ impl Failure {
             Self::ClientGone => None,
             Self::ClientLate => Some(408),
             Self::BadBody => Some(400),
-            Self::Connect | Self::UpstreamGone | Self::BadResponse(_) | Self::NoEgress => Some(502),
+            Self::Connect | Self::Untrusted | Self::UpstreamGone | Self::BadResponse(_) | Self::NoEgress => Some(502),
             Self::ConnectLate | Self::UpstreamLate => Some(504),
         }
     }
@@ -59,6 +61,7 @@ impl Failure {
             Self::BadBody => "bad chunk from client",
             Self::Connect => "upstream refuses connections",
             Self::ConnectLate => "upstream takes no connection",
+            Self::Untrusted => "upstream did not prove its name",
             Self::UpstreamGone => "upstream closed the connection",
             Self::UpstreamLate => "upstream too slow",
             Self::BadResponse(reason) => reason,
