@@ -1,12 +1,16 @@
-"""Fixtures of the end-to-end tests."""
+"""Fixtures that start real servers: upstreams, Tang, the proxy."""
 
 from __future__ import annotations
 
 import http.server
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from support.product import Proxy
+from support.sealed_site import Site, seal_site
+from support.tangd import Tangd
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -35,3 +39,26 @@ def upstream() -> Iterator[int]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def tangd() -> Iterator[Tangd]:
+    """Debian's tangd."""
+    with Tangd() as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, tangd: Tangd, upstream: int) -> Iterator[Site]:
+    """A sealed site, not yet served."""
+    made = seal_site(tmp_path, tangd, upstream)
+    yield made
+    made.psp.close()
+
+
+@pytest.fixture
+def proxy(site: Site) -> Iterator[Proxy]:
+    """The site, served."""
+    with Proxy(site.folder, site.config) as running:
+        running.wait_for_event("serving")
+        yield running
