@@ -73,7 +73,9 @@ def _seccomp(libc: ctypes.CDLL) -> bool:
     program = _filter(*machine)
     code = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
-    return bool(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.create_string_buffer(head), 0, 0) == 0)
+    return bool(
+        libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.create_string_buffer(head), 0, 0) == 0
+    )
 
 
 def _filter(architecture: int, refused: tuple[int, ...]) -> bytes:

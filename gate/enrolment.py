@@ -107,7 +107,12 @@ def read_enrolment(data: bytes) -> tuple[Link, Change]:
         if members.pop("unlatch", None) != 1:
             raise ValueError("another version")
         kind = _KINDS[members.pop("kind", "")]
-        link = Link(*(_typed(members.pop(name, None), wanted) for name, wanted in (("seq", int), ("prev", str), ("time", int))))
+        link = Link(
+            *(
+                _typed(members.pop(name, None), wanted)
+                for name, wanted in (("seq", int), ("prev", str), ("time", int))
+            )
+        )
         change = kind(**_tuples(members))
         _check(link, change)
     except (ValueError, TypeError, KeyError, rfc8785.CanonicalizationError) as error:
@@ -121,7 +126,9 @@ def enrolment_digest(data: bytes) -> str:
 
 
 def _plain(change: Change) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(change).items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(change).items()
+    }
 
 
 def _tuples(members: dict[str, Any]) -> dict[str, Any]:

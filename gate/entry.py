@@ -47,7 +47,9 @@ def request_entry(receipt: Receipt, token: bytes, *, source: str, claims: bytes 
     )
 
 
-def decision_entry(*, statement: bytes, signature: str, operator: str, request: str, time: int, counts: bool = True) -> bytes:
+def decision_entry(
+    *, statement: bytes, signature: str, operator: str, request: str, time: int, counts: bool = True
+) -> bytes:
     """A signed statement. With `counts` false: all is right but the typed code."""
     return _write(
         "decision" if counts else "wrong-code",

@@ -72,7 +72,9 @@ class Verdict:
         return self.denied_by is None and len(self.approvals) >= self.needed
 
 
-def judge(case: Case, statements: Sequence[SignedStatement], *, roster: Roster, origin: str, now: float) -> Verdict:
+def judge(
+    case: Case, statements: Sequence[SignedStatement], *, roster: Roster, origin: str, now: float
+) -> Verdict:
     """Weigh the statements on one request.
 
     Args:
@@ -89,9 +91,9 @@ def judge(case: Case, statements: Sequence[SignedStatement], *, roster: Roster, 
     approvals: dict[str, Approval] = {}
     denied_by: str | None = None
     for signed in statements:
-        operator, signature, statement = check_signed(signed, case, claims=claims, roster=roster, now=now)
-        if operator.name not in workload.approvers:
-            raise JudgementError(f"{operator.name} is no approver of {workload.name}")
+        operator, signature, statement = check_signed(
+            signed, case, claims=claims, roster=roster, workload=workload, now=now
+        )
         if statement.decision == "deny":
             denied_by = denied_by or operator.name
         else:
@@ -132,10 +134,7 @@ def read_claims(case: Case) -> Claims | None:
     Raises:
         JudgementError: they are not the ones that the receipt promises.
     """
-    if case.claims is None:
-        digest = None
-    else:
-        digest = base64url.digest(case.claims)
+    digest = base64url.digest(case.claims) if case.claims is not None else None
     if digest != case.receipt.claims:
         raise JudgementError("the claims are not the ones of the receipt")
     try:
@@ -145,7 +144,13 @@ def read_claims(case: Case) -> Claims | None:
 
 
 def check_signed(
-    signed: SignedStatement, case: Case, *, claims: Claims | None, roster: Roster, now: float
+    signed: SignedStatement,
+    case: Case,
+    *,
+    claims: Claims | None,
+    roster: Roster,
+    workload: Workload,
+    now: float,
 ) -> tuple[Operator, Signature, Statement]:
     """Verify one statement: signature, operator, every member, and the checkpoint under it.
 
@@ -154,11 +159,17 @@ def check_signed(
     """
     signature = verify_sshsig(signed.signature, signed.statement, namespace=NAMESPACE)
     operator = roster.operator_of(signature)
+    if operator.name not in workload.approvers:
+        raise JudgementError(f"{operator.name} is no approver of {workload.name}")
     statement = Statement.parse(signed.statement)
     check_statement(statement, case.receipt, claims=claims)
     checkpoint = read_checkpoint(statement.checkpoint, keys=roster.log_keys)
     checkpoint.check_age(now)
     verify_inclusion(
-        leaf=leaf_hash(case.entry), index=case.index, size=checkpoint.size, proof=signed.proof, root=checkpoint.root
+        leaf=leaf_hash(case.entry),
+        index=case.index,
+        size=checkpoint.size,
+        proof=signed.proof,
+        root=checkpoint.root,
     )
     return operator, signature, statement

@@ -83,14 +83,23 @@ class Keyholder:
     """
 
     def __init__(
-        self, folder: Path, *, origin: str, people: str, now: Callable[[], float], random_bytes: Callable[[int], bytes]
+        self,
+        folder: Path,
+        *,
+        origin: str,
+        people: str,
+        now: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
     ) -> None:
         self._vault = Vault(folder)
         self._origin, self._people = origin, people
         self._now, self._random = now, random_bytes
         self._chain = durable.Journal(folder / "chain")
         self._roster = Roster.fold(_links(self._chain))
-        if self._roster.genesis.gate != self._vault.thumbprint or self._roster.log_keys != self._vault.log_keys:
+        if (
+            self._roster.genesis.gate != self._vault.thumbprint
+            or self._roster.log_keys != self._vault.log_keys
+        ):
             raise RefusedError("the chain of enrolments is another gate's")
         self._spent = Spent(folder / "spent")
         self._head_path = folder / "head.json"
@@ -102,6 +111,7 @@ class Keyholder:
             "enrol": self._enrol,
             "new-key": self._new_key,
             "advertise": self._advertise,
+            "public": self._public,
             "receive": self._receive,
             "checkpoint": self._checkpoint,
             "judge": self._judge,
@@ -169,6 +179,12 @@ class Keyholder:
         signatures = 2 if message.get("twice") is True else 1
         return {"body": write_jws(payload, vault=self._vault, signatures=signatures).decode()}
 
+    def _public(self, message: Message) -> Message:
+        kid = wire.text_of(message, "kid")
+        if kid not in self._roster.kids:
+            raise RefusedError("no such key")
+        return {"public": self._vault.exchange_public(kid)}
+
     def _receive(self, message: Message) -> Message:
         workload = self._roster.workloads.get(wire.text_of(message, "workload"))
         kid, client = wire.text_of(message, "kid"), wire.text_of(message, "client")
@@ -177,7 +193,9 @@ class Keyholder:
         point = _read_point(wire.bytes_of(message, "point")).thumbprint
         self._spent.check(point)
         claims = wire.bytes_of(message, "claims") if message.get("claims") is not None else None
-        if (claims is not None) != (client == "native") or (claims and _claimed_workload(claims) != workload.name):
+        if (claims is not None) != (client == "native") or (
+            claims and _claimed_workload(claims) != workload.name
+        ):
             raise RefusedError("claims of another workload, or none")
         nonce, now = self._random(NONCE_BYTES), int(self._now())
         name = "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in self._random(ID_LETTERS))
@@ -222,7 +240,12 @@ class Keyholder:
             self._spent.spend(case.receipt.point, "denied")
         return {
             "approvals": [
-                {"operator": one.operator, "key": one.fingerprint, "touched": one.touched, "verified": one.verified}
+                {
+                    "operator": one.operator,
+                    "key": one.fingerprint,
+                    "touched": one.touched,
+                    "verified": one.verified,
+                }
                 for one in verdict.approvals
             ],
             "denied_by": verdict.denied_by,
@@ -263,7 +286,9 @@ class Keyholder:
     def _weigh(self, case: Case, message: Message) -> Verdict:
         statements = [
             SignedStatement(
-                statement=wire.bytes_of(one, "statement"), signature=wire.text_of(one, "signature"), proof=_proof(one)
+                statement=wire.bytes_of(one, "statement"),
+                signature=wire.text_of(one, "signature"),
+                proof=_proof(one),
             )
             for one in wire.list_of(message, "statements", limit=MAX_STATEMENTS)
             if _is_object(one)
@@ -274,7 +299,11 @@ class Keyholder:
 def begin_chain(folder: Path, *, name: str, key: str, vault: Vault, now: float) -> Roster:
     """Write the genesis of a new gate."""
     genesis = Genesis(
-        name=name, key=key, gate=vault.thumbprint, log=str(vault.log_keys.log), clock=str(vault.log_keys.clock)
+        name=name,
+        key=key,
+        gate=vault.thumbprint,
+        log=str(vault.log_keys.log),
+        clock=str(vault.log_keys.clock),
     )
     data = write_enrolment(Link(seq=0, prev="", time=int(now)), genesis)
     roster = Roster.begin(data)
@@ -286,7 +315,9 @@ def begin_chain(folder: Path, *, name: str, key: str, vault: Vault, now: float) 
 
 def link_line(enrolment: bytes, signature: str | None) -> bytes:
     """One enrolment as a line of the chain's file and as decider reads it."""
-    return json.dumps({"enrolment": base64url.encode(enrolment), "signature": signature}, separators=(",", ":")).encode()
+    return json.dumps(
+        {"enrolment": base64url.encode(enrolment), "signature": signature}, separators=(",", ":")
+    ).encode()
 
 
 def _links(chain: durable.Journal) -> list[tuple[bytes, str | None]]:

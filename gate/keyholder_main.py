@@ -48,12 +48,16 @@ def lock_folder(folder: Path) -> int:
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(f"{folder} is no gate's folder: {error.strerror}", hint="unlatch gate init DIR") from error
+        raise ConfigError(
+            f"{folder} is no gate's folder: {error.strerror}", hint="unlatch gate init DIR"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise ConfigError(f"{folder} is in use by another process", hint="is the gate running already?") from error
+        raise ConfigError(
+            f"{folder} is in use by another process", hint="is the gate running already?"
+        ) from error
     return descriptor
 
 
@@ -73,7 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
             # A decider that was killed leaves no pending byte: the socket just ends, and so does this process.
             measures = confine(folder)
             keyholder = Keyholder(
-                folder, origin=options.origin, people=options.people, now=time.time, random_bytes=secrets.token_bytes
+                folder,
+                origin=options.origin,
+                people=options.people,
+                now=time.time,
+                random_bytes=secrets.token_bytes,
             )
             _log("started", **measures)
             serve(channel, keyholder)

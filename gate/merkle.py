@@ -121,7 +121,9 @@ def verify_inclusion(*, leaf: bytes, index: int, size: int, proof: Sequence[byte
         raise ProofError("inclusion proof does not lead to the root")
 
 
-def verify_consistency(*, old: int, new: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes) -> None:
+def verify_consistency(
+    *, old: int, new: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes
+) -> None:
     """Check that the tree of `new` leaves extends the tree of `old` leaves.
 
     Raises:

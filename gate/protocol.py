@@ -113,7 +113,9 @@ class Point:
     thumbprint: str
 
 
-def read_recovery(body: bytes, *, kid: str, exchange: Mapping[str, Mapping[str, Any]], signing: Collection[str]) -> tuple[str, Point]:
+def read_recovery(
+    body: bytes, *, kid: str, exchange: Mapping[str, Mapping[str, Any]], signing: Collection[str]
+) -> tuple[str, Point]:
     """Check a recovery request in tangd's order.
 
     Args:

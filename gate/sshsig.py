@@ -109,7 +109,12 @@ def verify_sshsig(armored: str, message: bytes, *, namespace: str) -> Signature:
     if reader.take(len(MAGIC)) != MAGIC or reader.uint32() != VERSION:
         raise SignatureError("not an SSH signature of version 1")
     key = PublicKey(reader.string())
-    signed_namespace, reserved, hash_name, signature = reader.string(), reader.string(), reader.string(), reader.string()
+    signed_namespace, reserved, hash_name, signature = (
+        reader.string(),
+        reader.string(),
+        reader.string(),
+        reader.string(),
+    )
     reader.end()
     if signed_namespace != namespace.encode():
         raise SignatureError("an SSH signature for another purpose")
@@ -149,7 +154,12 @@ def _verify(key: PublicKey, signature: bytes, data: bytes) -> Signature:
     flags = 0
     if is_sk:
         flags, counter = reader.take(1)[0], reader.take(4)
-        data = hashlib.sha256(_application(key)).digest() + bytes([flags]) + counter + hashlib.sha256(data).digest()
+        data = (
+            hashlib.sha256(_application(key)).digest()
+            + bytes([flags])
+            + counter
+            + hashlib.sha256(data).digest()
+        )
     reader.end()
     if kind != key.kind and not (key.kind == b"ssh-rsa" and kind in _RSA):
         raise SignatureError("an SSH signature of another type than its key")
@@ -160,7 +170,9 @@ def _verify(key: PublicKey, signature: bytes, data: bytes) -> Signature:
     if is_sk and not flags & TOUCHED:
         raise SignatureError("the security key signed without touch")
     return Signature(
-        key=key, touched=bool(flags & TOUCHED) if is_sk else None, verified=bool(flags & VERIFIED) if is_sk else None
+        key=key,
+        touched=bool(flags & TOUCHED) if is_sk else None,
+        verified=bool(flags & VERIFIED) if is_sk else None,
     )
 
 
@@ -189,7 +201,9 @@ def _load(key: PublicKey) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKe
             exponent, modulus = reader.mpint(), reader.mpint()
             reader.end()
             if modulus.bit_length() < MIN_RSA_BITS:
-                raise SignatureError(f"an RSA key of {modulus.bit_length()} bits, at least {MIN_RSA_BITS} are needed")
+                raise SignatureError(
+                    f"an RSA key of {modulus.bit_length()} bits, at least {MIN_RSA_BITS} are needed"
+                )
             return rsa.RSAPublicNumbers(exponent, modulus).public_key()
         if kind in _CURVES or kind == _SK_ECDSA:
             curve = ec.SECP256R1() if kind == _SK_ECDSA else _CURVES[kind][0]

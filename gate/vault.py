@@ -171,7 +171,9 @@ def public_key(jwk: dict[str, Any], *, algorithm: str, operation: str) -> dict[s
 
 def write_jws(payload: bytes, *, vault: Vault, signatures: int) -> bytes:
     """An advertisement as tangd writes it: flattened with one signature, general with two."""
-    protected = base64url.encode(json.dumps({"alg": ALGORITHM, "cty": "jwk-set+json"}, separators=(",", ":")).encode())
+    protected = base64url.encode(
+        json.dumps({"alg": ALGORITHM, "cty": "jwk-set+json"}, separators=(",", ":")).encode()
+    )
     body = base64url.encode(payload)
     signed = [
         {"protected": protected, "signature": base64url.encode(vault.sign(f"{protected}.{body}".encode()))}

@@ -74,7 +74,9 @@ def read_answer(message: Mapping[str, Any]) -> dict[str, Any]:
     answer = message.get("ok")
     if isinstance(answer, dict):
         return answer
-    raise KeyholderRefusal(str(message.get("refused", "malformed")), str(message.get("message", "no reason given")))
+    raise KeyholderRefusal(
+        str(message.get("refused", "malformed")), str(message.get("message", "no reason given"))
+    )
 
 
 def bytes_of(message: Mapping[str, Any], name: str) -> bytes:

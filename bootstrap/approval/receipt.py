@@ -24,7 +24,19 @@ TYPE = "unlatch-receipt+jwt"
 MAX_BYTES = 8192
 ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 
-_TEXTS = ("id", "workload", "kid", "point", "nonce", "policy_revision", "poll", "card", "client", "origin", "gate")
+_TEXTS = (
+    "id",
+    "workload",
+    "kid",
+    "point",
+    "nonce",
+    "policy_revision",
+    "poll",
+    "card",
+    "client",
+    "origin",
+    "gate",
+)
 _TIMES = ("issued", "expires")
 _OPTIONAL = ("claims", "code")
 _CODE = re.compile(r"[B-DF-HJ-NP-TV-XZ]{4}-[B-DF-HJ-NP-TV-XZ]{4}\Z")
@@ -131,7 +143,9 @@ def _header(token: bytes) -> dict[str, Any]:
     return header
 
 
-def check_receipt(receipt: Receipt, *, base: str, workload: str, kid: str, point: str, claims: str | None, now: float) -> None:
+def check_receipt(
+    receipt: Receipt, *, base: str, workload: str, kid: str, point: str, claims: str | None, now: float
+) -> None:
     """Refuse a receipt for another request, an old one, or one that leads elsewhere.
 
     Args:
@@ -144,10 +158,17 @@ def check_receipt(receipt: Receipt, *, base: str, workload: str, kid: str, point
     wanted = {"workload": workload, "kid": kid, "point": point, "claims": claims}
     for name, value in wanted.items():
         if getattr(receipt, name) != value:
-            raise UntrustedGateError(f"the gate's receipt is for another request ({name} differs)", hint="do not retry")
+            raise UntrustedGateError(
+                f"the gate's receipt is for another request ({name} differs)", hint="do not retry"
+            )
     if receipt.expires <= now:
-        raise UntrustedGateError("the gate's receipt is out of date", hint="compare this host's clock with the gate's")
-    for what, address, path in (("poll", receipt.poll, f"/s/{workload}/wait/"), ("card", receipt.card, "/r/")):
+        raise UntrustedGateError(
+            "the gate's receipt is out of date", hint="compare this host's clock with the gate's"
+        )
+    for what, address, path in (
+        ("poll", receipt.poll, f"/s/{workload}/wait/"),
+        ("card", receipt.card, "/r/"),
+    ):
         if not is_under(address, base, path):
             raise UntrustedGateError(
                 f"the {what} address in the gate's receipt does not lie under {base}{path}",
@@ -176,7 +197,9 @@ def split_gate_url(url: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def pinned_keys(keys: Sequence[Mapping[str, Any]], *, gates: frozenset[str] | None) -> list[Mapping[str, Any]]:
+def pinned_keys(
+    keys: Sequence[Mapping[str, Any]], *, gates: frozenset[str] | None
+) -> list[Mapping[str, Any]]:
     """The signing keys of a sealed file that the configuration believes too.
 
     Raises:
