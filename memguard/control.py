@@ -124,6 +124,7 @@ class GuardControl:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
         self._gone = False
 
     async def load(self, stream: int) -> dict[str, Any]:
@@ -223,13 +224,15 @@ class GuardControl:
 
     async def _send(self, datagram: bytes, descriptors: list[int]) -> None:
         sent = 0
-        while not sent:
-            try:
-                sent = socket.send_fds(self._socket, [datagram], descriptors)
-            except BlockingIOError:
-                await self._writable()
-            except OSError as error:
-                raise _gone() from error
+        # One at a time: the event loop knows one waiting writer for each socket.
+        async with self._sending:
+            while not sent:
+                try:
+                    sent = socket.send_fds(self._socket, [datagram], descriptors)
+                except BlockingIOError:
+                    await self._writable()
+                except OSError as error:
+                    raise _gone() from error
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()

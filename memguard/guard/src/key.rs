@@ -252,4 +252,6 @@ impl std::error::Error for KeyError {
 }
 
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 mod tests;
