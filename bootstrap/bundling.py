@@ -57,7 +57,7 @@ def mix(ingredients: Iterable[Ingredient], *, sealers: Iterable[str] = ()) -> Ba
         try:
             request = _add(writer, one)
         except ConfigError as error:
-            raise ConfigError(f"{one.name}: {error}", hint=error.hint) from error
+            raise type(error)(f"{one.name}: {error}", hint=error.hint) from error
         if request is not None:
             requests[one.name] = request
     recipient = jose.read_json(writer.recipient)

@@ -21,7 +21,9 @@ MAX_POLICY_BYTES = 1 << 20
 
 WHERE_TO = [
     click.option(
-        "--to", metavar="URL|CONTEXT", help="Gate workload (https://gate/s/NAME), Tang server, or context."
+        "--to",
+        metavar="URL|CONTEXT[/NAME]",
+        help="Gate workload (https://gate/s/NAME), Tang server, or a trusted gate's name.",
     ),
     click.option("--thp", metavar="THUMBPRINT", help="The server's signing key, as its operator told you."),
     click.option(
@@ -158,7 +160,7 @@ def _target(options: Options) -> Target:
         rule = parse_any_policy(_policy_text(options.policy))
     else:
         assert options.to is not None
-        rule = TangRule(options.to, options.thp, None if options.adv is None else str(options.adv))
+        rule = TangRule(_address(options), options.thp, None if options.adv is None else str(options.adv))
     trusted = "first-use" if options.trust_on_first_use else None
     target = seal.resolve(rule, advertiser=PlainTransport(), accept=_acceptor(trusted))
     if options.recovery is None:
@@ -179,15 +181,38 @@ def _policy_text(policy: str) -> str:
         raise ConfigError(f"cannot read the policy {policy}") from error
 
 
+def _address(options: Options) -> str:
+    """The workload's address; a context's name stands for its gate."""
+    from unlatch.bootstrap.context import find_context
+
+    assert options.to is not None
+    if "://" in options.to:
+        return options.to
+    name, _, workload = options.to.partition("/")
+    context = find_context(name)
+    workload = workload or options.workload or ""
+    if context.people is not None and not workload:
+        raise UsageError(f"{name} is a gate: say which workload", hint=f"--to {name}/WORKLOAD")
+    return f"{context.url.rstrip('/')}/s/{workload}" if workload else context.url
+
+
 def _acceptor(trusted: str | None) -> Callable[[str, Advertisement], str]:
+    """Says how a server is trusted that no thumbprint pins: by a saved context, or by the flag."""
+    from unlatch.bootstrap.context import find_context
+
     def accept(url: str, advertisement: Advertisement) -> str:
-        if trusted is None:
+        try:
+            context = find_context(url if "://" in url else f"http://{url}")
+        except ConfigError as error:
+            if trusted is not None:
+                return trusted
             shown = ", ".join(advertisement.thumbprints)
             raise UntrustedGateError(
                 f"nothing pins the signing key of {url}",
                 hint=f"it answers with {shown}: if its operator tells you the same, seal with --thp",
-            )
-        return trusted
+            ) from error
+        advertisement.expect(context.thumbprints[0])
+        return "context" if context.trust == "pinned" else "first-use"
 
     return accept
 
@@ -200,7 +225,7 @@ def _ingredients(options: Options) -> list[Ingredient]:
     for text in options.keys:
         name, separator, file = text.partition("=")
         if not separator or not file:
-            raise UsageError(f"--key {text}: expected NAME=FILE")
+            raise UsageError(f"--key {text}: expected NAME=FILE", hint="--key tls=/path/to/key.pem")
         found.append(Ingredient(name, "key", file, rules_of(name, "key")))
     for text in options.generate:
         name, _, algorithm = text.partition(":")
@@ -224,7 +249,10 @@ def _rules(options: Options) -> Callable[[str, str], Mapping[str, object] | None
     from_file = _rules_file(options.use_file)
     unknown = from_file.keys() - {text.partition("=")[0].partition(":")[0] for text in _all_names(options)}
     if unknown:
-        raise UsageError(f"--use names {', '.join(sorted(unknown))}, which is not sealed here")
+        raise UsageError(
+            f"--use names {', '.join(sorted(unknown))}, which is not sealed here",
+            hint="every secret in that file must be given with --key, --generate or --token",
+        )
 
     def rules_of(name: str, kind: str) -> Mapping[str, object] | None:
         if name in from_file:

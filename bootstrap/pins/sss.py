@@ -107,7 +107,9 @@ def _verdict(
     if len({str(error) for error in errors}) == 1:
         return first
     told = "; ".join(dict.fromkeys(str(error) for error in errors))
-    return type(first)(f"{len(shares)} of {pin.threshold} shares: {told}", hint=first.hint)
+    # Its class and hint stay: only the words grow.
+    first.args = (f"{len(shares)} of {pin.threshold} shares: {told}",)
+    return first
 
 
 def _severity(error: UnlatchError) -> int:
