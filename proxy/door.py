@@ -23,6 +23,7 @@ class Door:
 
     def __init__(self, addresses: Iterable[str], *, workers: int) -> None:
         self._sockets: dict[str, list[socket.socket]] = {}
+        self._is_open = False
         try:
             for address in addresses:
                 self._sockets[address] = _bind(address, workers)
@@ -42,18 +43,26 @@ class Door:
 
     def open(self) -> None:
         """Accept connections."""
+        self._is_open = True
         for sockets in self._sockets.values():
             for one in sockets:
                 one.listen(BACKLOG)
 
     def shut(self) -> None:
-        """Refuse connections at once and keep the ports; `open` works again."""
-        for sockets in self._sockets.values():
+        """Refuse connections at once and keep the ports; `open` works again.
+
+        The sockets are new ones afterwards: what a listener that was once shut for reading accepts later is shut for
+        reading too (Linux copies the flag to each accepted socket).
+        """
+        if not self._is_open:
+            return
+        self._is_open = False
+        for address, sockets in self._sockets.items():
             for one in sockets:
-                try:
-                    one.shutdown(socket.SHUT_RD)
-                except OSError:  # not listening: it refuses already
-                    continue
+                one.shutdown(socket.SHUT_RD)
+            self._sockets[address] = _bind(format_address(sockets[0].getsockname()), len(sockets))
+            for one in sockets:
+                one.close()
 
     def close(self) -> None:
         """Give the ports back."""

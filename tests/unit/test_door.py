@@ -30,6 +30,26 @@ def test_door_refuses_until_it_is_opened_and_after_it_is_shut() -> None:
     assert seen == [False, True, False, True]
 
 
+def test_what_the_door_accepts_after_it_was_shut_can_be_read() -> None:
+    door = Door(["127.0.0.1:0"], workers=1)
+    door.open()
+    door.shut()
+    door.open()
+    (listener,) = door.sockets["127.0.0.1:0"]
+    host, _, port = door.addresses[0].rpartition(":")
+    with socket.create_connection((host, int(port))) as client:
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.settimeout(5)
+            client.sendall(b"one")
+            seen = [accepted.recv(10)]
+            client.sendall(b"two")
+            seen.append(accepted.recv(10))
+    door.close()
+
+    assert seen == [b"one", b"two"]
+
+
 def test_each_worker_has_a_socket_of_its_own_on_one_port() -> None:
     door = Door(["127.0.0.1:0"], workers=3)
     names = {one.getsockname() for one in door.sockets["127.0.0.1:0"]}
