@@ -21,6 +21,7 @@ __all__ = [
     "jwe_open",
     "jwe_seal",
     "jwe_seal_to",
+    "jwe_verify",
     "signing_key_generate",
     "signing_key_sign",
     "sss_combine",
@@ -39,18 +40,24 @@ class Secret:
     @staticmethod
     def read_fd(fd: int, limit: int, /) -> Secret:
         """Read to the end of file straight into locked pages; more than `limit` bytes is a ConfigError."""
+    @staticmethod
+    def read_line_fd(fd: int, limit: int, /) -> Secret:
+        """Read one line straight into locked pages, without its newline: a prompt's answer."""
     def write_fd(self, fd: int, /) -> None:
         """Write every byte to a descriptor."""
     def strip_newline(self) -> None:
         """Drop one trailing newline (LF or CRLF), as a prompt or an editor leaves it."""
     def expose(self) -> AbstractContextManager[memoryview]:
-        """A read-only view, released (and unusable) when the block ends."""
+        """A read-only view, released (and unusable) when the block ends. Slices of it live on: do not keep any."""
     def wipe(self) -> None:
         """Wipe now; every later use is a ConfigError. Refused while a block exposes the secret."""
     def __len__(self) -> int: ...
 
 def jwe_open(compact: bytes, key: Secret, /) -> Secret:
     """Open a compact JWE with its content key; nothing is returned before the tag is verified."""
+
+def jwe_verify(compact: bytes, key: Secret, /) -> None:
+    """Refuse a content key that does not open a compact JWE (DamagedFileError). Nothing is decrypted."""
 
 def jwe_seal(header: bytes, plaintext: Secret, key: Secret, /) -> bytes:
     """Seal with a 32-byte content key. `header` is JSON; alg "dir" and enc "A256GCM" are added. Written sorted and compact."""

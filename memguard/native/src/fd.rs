@@ -24,6 +24,20 @@ pub(crate) fn read_to_end(fd: i32, limit: usize) -> io::Result<Option<LockedByte
     }
 }
 
+/// One line without its newline, or what stands before the end of file. `None`: more than `limit` bytes.
+pub(crate) fn read_line(fd: i32, limit: usize) -> io::Result<Option<LockedBytes>> {
+    let mut line = LockedBytes::with_capacity(STEP)?;
+    // Byte by byte: what follows the line belongs to the next reader.
+    let mut byte = LockedBytes::zeroed(1)?;
+    while read(fd, byte.expose_mut())? == 1 && byte.expose() != b"\n" {
+        if line.len() == limit {
+            return Ok(None);
+        }
+        line.extend_from_slice(byte.expose())?;
+    }
+    Ok(Some(line))
+}
+
 /// Every byte, through partial writes.
 pub(crate) fn write_all(fd: i32, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {

@@ -27,6 +27,13 @@ fn jwe_open(py: Python<'_>, compact: &[u8], key: &Secret) -> PyResult<Secret> {
     secret(py, jwe::open(compact, &*key.bytes(py)?))
 }
 
+/// Refuse a content key that does not open a compact JWE.
+#[pyfunction]
+#[pyo3(signature = (compact, key, /))]
+fn jwe_verify(py: Python<'_>, compact: &[u8], key: &Secret) -> PyResult<()> {
+    jwe::verify(compact, &*key.bytes(py)?).map_err(|error| raised(py, &error))
+}
+
 /// Seal with a 32-byte content key.
 #[pyfunction]
 #[pyo3(signature = (header, plaintext, key, /))]
@@ -179,7 +186,7 @@ mod _native {
     #[pymodule_export]
     use super::{
         Exchange, derive_content_key, exchange_answer, exchange_key_generate, jwe_open, jwe_seal,
-        jwe_seal_to, signing_key_generate, signing_key_sign, sss_combine, sss_split,
+        jwe_seal_to, jwe_verify, signing_key_generate, signing_key_sign, sss_combine, sss_split,
     };
 }
 

@@ -88,6 +88,19 @@ impl Secret {
         }
     }
 
+    /// Read one line straight into locked pages, without its newline.
+    #[staticmethod]
+    #[pyo3(signature = (fd, limit, /))]
+    fn read_line_fd(py: Python<'_>, fd: i32, limit: usize) -> PyResult<Self> {
+        match py.detach(|| fd::read_line(fd, limit))? {
+            Some(bytes) => Ok(Self::new(bytes)),
+            None => Err(misuse(
+                py,
+                &format!("more than {limit} bytes given as a secret"),
+            )),
+        }
+    }
+
     /// Write every byte to a descriptor.
     #[pyo3(signature = (fd, /))]
     fn write_fd(&self, py: Python<'_>, fd: i32) -> PyResult<()> {

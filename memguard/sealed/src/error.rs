@@ -44,6 +44,8 @@ pub enum Error {
     Key(JwkFault),
     /// A private key file is not PKCS#8, SEC1 or PKCS#1 in PEM.
     PrivateKeyFile,
+    /// A private key's parts do not fit each other, or RSA has another size than 2048 to 8192 bits.
+    UnusableKey,
     /// A private key file is encrypted with a passphrase.
     EncryptedKeyFile,
     /// An algorithm or curve that this build does not know.
@@ -52,8 +54,10 @@ pub enum Error {
     Token,
     /// A secret's name is empty, too long, taken, or has characters outside `a-z A-Z 0-9 . _ -`.
     Name,
-    /// The sealed rules (`use`) are not a JSON object.
-    Rules,
+    /// The sealed rules (`use`) are not rules: the reason names the member.
+    Rules(serde_json::Error),
+    /// The sealed rules name a member twice.
+    RepeatedRule,
     /// A name for a certificate request is not a DNS name or address.
     RequestName,
     /// A threshold outside 1 ..= count, or a count over the limit.
@@ -110,10 +114,12 @@ impl Error {
             Self::Key(_)
             | Self::PrivateKeyFile
             | Self::EncryptedKeyFile
+            | Self::UnusableKey
             | Self::UnknownAlgorithm
             | Self::Name
             | Self::Token
-            | Self::Rules
+            | Self::Rules(_)
+            | Self::RepeatedRule
             | Self::RequestName
             | Self::Threshold
             | Self::BundleTooLarge
@@ -200,6 +206,7 @@ impl fmt::Display for Error {
             Self::Point(fault) => write!(f, "client's point: {fault}"),
             Self::Key(fault) => write!(f, "key: {fault}"),
             Self::PrivateKeyFile => f.write_str("no private key in PEM (PKCS#8, SEC1 or PKCS#1)"),
+            Self::UnusableKey => f.write_str("private key does not work: its parts do not fit each other, or RSA outside 2048 to 8192 bits"),
             Self::EncryptedKeyFile => f.write_str("private key is encrypted with a passphrase"),
             Self::UnknownAlgorithm => f.write_str("unknown algorithm or curve"),
             Self::Name => f.write_str(
@@ -208,7 +215,8 @@ impl fmt::Display for Error {
             Self::Token => {
                 f.write_str("token is empty, over 64 KiB, not UTF-8, or holds a control character")
             }
-            Self::Rules => f.write_str("sealed rules (use) are not a JSON object"),
+            Self::Rules(reason) => write!(f, "sealed rules (use): {reason}"),
+            Self::RepeatedRule => f.write_str("sealed rules (use) name a member twice"),
             Self::RequestName => f.write_str("not a DNS name or address for a certificate request"),
             Self::Threshold => {
                 f.write_str("threshold must lie between 1 and the number of shares, at most 255")
@@ -239,6 +247,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System(error) => Some(error),
+            Self::Rules(error) => Some(error),
             _ => None,
         }
     }

@@ -132,3 +132,67 @@ impl Derivation {
         Ok(digest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::decode_public;
+
+    fn vectors(text: &str) -> Vec<serde_json::Value> {
+        let file: serde_json::Value = serde_json::from_str(text).unwrap();
+        file["vectors"].as_array().unwrap().clone()
+    }
+
+    #[test]
+    fn concat_kdf_gives_the_published_keys() {
+        for vector in vectors(include_str!("../../../tests/vectors/concat_kdf.json")) {
+            let bytes = |name: &str| decode_public(vector[name].as_str().unwrap()).unwrap();
+            let derivation = Derivation {
+                encryption: if vector["alg_id"] == "A128GCM" {
+                    Encryption::Aes128Gcm
+                } else {
+                    Encryption::Aes256Gcm
+                },
+                party_u: bytes("apu"),
+                party_v: bytes("apv"),
+            };
+
+            let key = derivation
+                .key(&LockedBytes::copy_from(&bytes("Z")).unwrap())
+                .unwrap();
+
+            assert_eq!(key.expose(), bytes("key"));
+        }
+    }
+
+    #[test]
+    fn answers_of_other_curves_are_refused() {
+        use crate::curve::Curve;
+        let server = PrivateJwk::generate(Curve::P256, Use::Exchange).unwrap();
+        let client = PrivateJwk::generate(Curve::P256, Use::Exchange).unwrap();
+        let header = format!(
+            r#"{{"alg":"ECDH-ES","enc":"A256GCM","epk":{}}}"#,
+            jwk::bare_json(&client.public)
+        );
+        let exchange =
+            Exchange::begin(header.as_bytes(), jwk::bare_json(&server.public).as_bytes()).unwrap();
+        let other = PrivateJwk::generate(Curve::P384, Use::Exchange).unwrap();
+
+        let finished = exchange.finish(jwk::bare_json(&other.public).as_bytes());
+
+        assert!(matches!(finished, Err(Error::Answer(JwkFault::Curve))));
+    }
+
+    #[test]
+    fn answer_that_unblinds_to_infinity_is_refused() {
+        use crate::curve::Curve;
+        let server = PrivateJwk::generate(Curve::P256, Use::Exchange).unwrap();
+        let (scalar, _) = crate::curve::generate(Curve::P256).unwrap();
+        let mask = server.public.times(&scalar).unwrap();
+
+        assert!(matches!(
+            mask.unblind(&server.public, &scalar),
+            Err(Error::Answer(JwkFault::OffCurve))
+        ));
+    }
+}

@@ -25,6 +25,22 @@ pub(crate) fn generate(algorithm: &str, names: &[&str]) -> Result<(LockedBytes, 
     }
 }
 
+/// Refuse a key that would sign nothing: parts that do not fit each other, RSA outside 2048 to 8192 bits.
+///
+/// # Errors
+/// `UnusableKey`.
+pub(crate) fn check(pkcs8: &LockedBytes) -> Result<(), Error> {
+    let ecdsa = |suite| EcdsaKeyPair::from_pkcs8(suite, pkcs8.expose()).map(drop);
+    match Algorithm::of(pkcs8)? {
+        Algorithm::EcdsaP256 => ecdsa(&signature::ECDSA_P256_SHA256_ASN1_SIGNING),
+        Algorithm::EcdsaP384 => ecdsa(&signature::ECDSA_P384_SHA384_ASN1_SIGNING),
+        Algorithm::EcdsaP521 => ecdsa(&signature::ECDSA_P521_SHA512_ASN1_SIGNING),
+        Algorithm::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8.expose()).map(drop),
+        Algorithm::Rsa(_) => RsaKeyPair::from_pkcs8(pkcs8.expose()).map(drop),
+    }
+    .map_err(|_| Error::UnusableKey)
+}
+
 fn ecdsa(names: &[&str]) -> Result<(LockedBytes, String), Error> {
     let key = EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_ASN1_SIGNING).map_err(system)?;
     let spki: PublicKeyX509Der<'_> = key.public_key().as_der().map_err(system)?;

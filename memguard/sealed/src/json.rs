@@ -130,3 +130,62 @@ impl<'de> Visitor<'de> for StrictVisitor {
         Ok(Value::Object(members))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_members_are_refused_at_every_depth() {
+        for text in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":{"b":1,"b":1}}"#,
+            r#"{"a":[{"b":1,"b":2}]}"#,
+            r#"{"a":1,"\u0061":2}"#,
+        ] {
+            assert!(
+                matches!(object(text.as_bytes()), Err(Error::DuplicateMember)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for text in ["", "[]", "1", "{", "{}x", "\"a\"", "{\"a\":NaN}", "{'a':1}"] {
+            assert!(
+                matches!(object(text.as_bytes()), Err(Error::Header)),
+                "{text}"
+            );
+        }
+        let deep = format!(
+            "{}{}",
+            "{\"a\":".repeat(5000),
+            "1".to_owned() + &"}".repeat(5000)
+        );
+        assert!(matches!(object(deep.as_bytes()), Err(Error::Header)));
+    }
+
+    #[test]
+    fn members_are_borrowed_and_unparsed() {
+        let mut members = Members::parse(br#"{"a": "x\ny", "b": {"c": 1}}"#).unwrap();
+
+        assert_eq!(members.take("b").unwrap().get(), r#"{"c": 1}"#);
+        assert_eq!(members.take("a").unwrap().get(), r#""x\ny""#);
+        assert!(members.is_empty());
+    }
+
+    #[test]
+    fn members_refuse_repetition_escaped_names_and_crowds() {
+        let crowd = format!(
+            "{{{}}}",
+            (0..=LIMIT)
+                .map(|at| format!("\"{at}\":1"))
+                .collect::<Vec<_>>()
+                .join(",")
+        );
+        for text in [r#"{"a":1,"a":1}"#, r#"{"\u0061":1}"#, "[]", &crowd] {
+            assert!(Members::parse(text.as_bytes()).is_none());
+        }
+    }
+}

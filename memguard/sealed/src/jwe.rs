@@ -4,10 +4,15 @@
 //! Rule 2: base64url is canonical, no member repeats, nothing is over 1 MiB: one file has one spelling.
 //! Rule 3: nothing leaves before the tag is verified.
 
+use aes::cipher::{BlockCipher, BlockEncrypt, BlockSizeUser};
+use aes_gcm::aead::consts::U16;
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
+use ghash::GHash;
+use ghash::universal_hash::UniversalHash;
 use rand_core::{OsRng, RngCore};
 use serde_json::{Map, Value};
+use zeroize::Zeroize;
 
 use crate::LockedBytes;
 use crate::curve::{Point, generate};
@@ -125,6 +130,14 @@ pub fn open(compact: &[u8], key: &LockedBytes) -> Result<LockedBytes, Error> {
     Parts::parse(compact)?.open(key)
 }
 
+/// Check the tag without decrypting: tells whether this is the content key, and leaves no plaintext anywhere.
+///
+/// # Errors
+/// As `open`.
+pub fn verify(compact: &[u8], key: &LockedBytes) -> Result<(), Error> {
+    Parts::parse(compact)?.verify(key)
+}
+
 /// Seal with a content key ("dir"). The header is written sorted and compact.
 ///
 /// # Errors
@@ -230,6 +243,28 @@ impl<'a> Parts<'a> {
         })
     }
 
+    fn verify(&self, key: &LockedBytes) -> Result<(), Error> {
+        let encryption = self.header.encryption()?;
+        if key.len() != encryption.key_bytes() {
+            return Err(Error::ContentKey);
+        }
+        let ciphertext = decode_public(self.ciphertext).ok_or(Error::Encoding("ciphertext"))?;
+        let aad = self.protected.as_bytes();
+        let tag = match encryption {
+            Encryption::Aes128Gcm => tag_of::<aes::Aes128>(key, &self.iv, aad, &ciphertext)?,
+            Encryption::Aes256Gcm => tag_of::<aes::Aes256>(key, &self.iv, aad, &ciphertext)?,
+        };
+        let difference = tag
+            .iter()
+            .zip(&self.tag)
+            .fold(0, |sum, (a, b)| sum | (a ^ b));
+        if std::hint::black_box(difference) == 0 {
+            Ok(())
+        } else {
+            Err(Error::Unauthentic)
+        }
+    }
+
     fn open(&self, key: &LockedBytes) -> Result<LockedBytes, Error> {
         let encryption = self.header.encryption()?;
         if key.len() != encryption.key_bytes() {
@@ -253,7 +288,128 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// The GCM tag of a ciphertext (NIST SP 800-38D section 7.1, steps 2 and 4 to 6; the iv has 12 bytes).
+fn tag_of<C>(
+    key: &LockedBytes,
+    iv: &[u8; IV_BYTES],
+    aad: &[u8],
+    ciphertext: &[u8],
+) -> Result<[u8; TAG_BYTES], Error>
+where
+    C: BlockEncrypt + BlockCipher + BlockSizeUser<BlockSize = U16> + KeyInit,
+{
+    let cipher = C::new_from_slice(key.expose()).map_err(|_| Error::ContentKey)?;
+    let mut subkey = ghash::Key::default();
+    cipher.encrypt_block(&mut subkey);
+    let mut hash = GHash::new(&subkey);
+    subkey[..].zeroize();
+    hash.update_padded(aad);
+    hash.update_padded(ciphertext);
+    let mut block = ghash::Block::default();
+    block[..8].copy_from_slice(&(aad.len() as u64 * 8).to_be_bytes());
+    block[8..].copy_from_slice(&(ciphertext.len() as u64 * 8).to_be_bytes());
+    hash.update(&[block]);
+    let mut mask = ghash::Block::default();
+    mask[..IV_BYTES].copy_from_slice(iv);
+    mask[TAG_BYTES - 1] = 1;
+    cipher.encrypt_block(&mut mask);
+    let mut tag = [0; TAG_BYTES];
+    for (place, (sum, mask)) in tag.iter_mut().zip(hash.finalize().iter().zip(&mask)) {
+        *place = sum ^ mask;
+    }
+    Ok(tag)
+}
+
 fn fixed<const N: usize>(text: &str, field: &'static str) -> Result<[u8; N], Error> {
     let bytes = decode_public(text).ok_or(Error::Encoding(field))?;
     bytes.try_into().map_err(|_| Error::Length(field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(size: usize) -> LockedBytes {
+        LockedBytes::random(size).unwrap()
+    }
+
+    fn sealed(plaintext: &[u8], key: &LockedBytes) -> String {
+        seal(
+            br#"{"kid":"x"}"#,
+            &LockedBytes::copy_from(plaintext).unwrap(),
+            key,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn sealed_text_opens_with_white_space_around() {
+        let key = key(32);
+        let compact = format!(" \n{}\r\n", sealed(b"hello", &key));
+
+        assert_eq!(open(compact.as_bytes(), &key).unwrap().expose(), b"hello");
+        verify(compact.as_bytes(), &key).unwrap();
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused_by_open_and_verify() {
+        let key = key(32);
+        let good = sealed(b"hello", &key).into_bytes();
+        for place in 0..good.len() {
+            for bit in 0..7 {
+                let mut bad = good.clone();
+                bad[place] ^= 1 << bit;
+
+                assert!(open(&bad, &key).is_err(), "{place} {bit}");
+                assert!(verify(&bad, &key).is_err(), "{place} {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_numbers_of_fields_are_refused() {
+        let key = key(32);
+        let good = sealed(b"hello", &key);
+        for bad in [
+            format!("{good}."),
+            format!("{good}.AAAA"),
+            good.rsplit_once('.').unwrap().0.to_owned(),
+            String::new(),
+        ] {
+            assert!(
+                matches!(open(bad.as_bytes(), &key), Err(Error::NotCompact)),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn rules_of_the_header_are_kept() {
+        for (header, fault) in [
+            (r#"{"alg":"dir","enc":"A256GCM","zip":"DEF"}"#, "zip"),
+            (r#"{"alg":"dir","enc":"A256GCM","crit":[]}"#, "crit"),
+            (r#"{"alg":"A256KW","enc":"A256GCM"}"#, "alg"),
+            (r#"{"enc":"A256GCM"}"#, "alg"),
+            (r#"{"alg":"dir","enc":"A256CBC-HS512"}"#, "enc"),
+            (r#"{"alg":"dir"}"#, "enc"),
+        ] {
+            assert!(
+                matches!(Header::parse(header.as_bytes()), Err(Error::Unsupported(found)) if found == fault)
+            );
+        }
+    }
+
+    #[test]
+    fn file_over_one_mebibyte_is_neither_written_nor_read() {
+        let plaintext = LockedBytes::zeroed(MAX_BYTES * 3 / 4).unwrap();
+
+        assert!(matches!(
+            seal(b"{}", &plaintext, &key(32)),
+            Err(Error::TooLarge)
+        ));
+        assert!(matches!(
+            open(&vec![b'A'; MAX_BYTES + 1], &key(32)),
+            Err(Error::TooLarge)
+        ));
+    }
 }

@@ -203,3 +203,66 @@ fn tlv_header(tag: u8, length: usize) -> Vec<u8> {
         _ => [&[tag, 0x80 | significant.len() as u8], significant].concat(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P256_SEC1: &str = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n\
+        -----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIC2oGiVq7j0Z5ZWzhzQNnHEWJqMTgtmFhJCw9+cJRU6NoAoGCCqGSM49\n\
+        AwEHoUQDQgAE1+9VHFcnkgDkSx5DUbFmKo+3l4sqoGMSpjGHC6GNIzBzZbAJGPQU\nfpJ3pZxRZCqXUnKUmzFhCYz4v3KXqG3pdQ==\n\
+        -----END EC PRIVATE KEY-----\n";
+
+    fn locked(text: &str) -> LockedBytes {
+        LockedBytes::copy_from(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn sec1_key_becomes_pkcs8_and_reads_back() {
+        let pkcs8 = from_pem(&locked(P256_SEC1)).unwrap();
+        let again = from_pem(&to_pem(&pkcs8).unwrap()).unwrap();
+
+        assert_eq!(Algorithm::of(&pkcs8).unwrap(), Algorithm::EcdsaP256);
+        assert!(again.is_same(&pkcs8));
+    }
+
+    #[test]
+    fn encrypted_keys_are_told_apart_from_no_keys() {
+        for text in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nAAAA\n-----END RSA PRIVATE KEY-----",
+        ] {
+            assert!(matches!(
+                from_pem(&locked(text)),
+                Err(Error::EncryptedKeyFile)
+            ));
+        }
+        for text in [
+            "",
+            "hello",
+            "-----BEGIN PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----\n!!!!\n-----END PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
+            "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+        ] {
+            assert!(
+                matches!(from_pem(&locked(text)), Err(Error::PrivateKeyFile)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn der_lengths_are_minimal() {
+        for (length, header) in [
+            (0, &[0x30, 0][..]),
+            (127, &[0x30, 127]),
+            (128, &[0x30, 0x81, 128]),
+            (256, &[0x30, 0x82, 1, 0]),
+        ] {
+            assert_eq!(tlv_header(0x30, length), header);
+        }
+    }
+}

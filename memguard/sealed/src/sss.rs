@@ -141,3 +141,31 @@ fn safe_prime() -> U256 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threshold_shares_give_the_secret_and_fewer_do_not() {
+        let (prime, secret, shares) = split(3, 4).unwrap();
+
+        for left_out in 0..4 {
+            let some = shares
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| *at != left_out)
+                .map(|(_, share)| share);
+            assert!(combine(&prime, some).unwrap().is_same(&secret));
+        }
+        assert!(!combine(&prime, &shares[..2]).unwrap().is_same(&secret));
+    }
+
+    #[test]
+    fn prime_is_safe_and_has_its_top_bits_set() {
+        let prime = safe_prime();
+
+        assert!(crypto_primes::is_safe_prime_with_rng(&mut OsRng, &prime));
+        assert!(prime.bit_vartime(255) && prime.bit_vartime(254));
+    }
+}

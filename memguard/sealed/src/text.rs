@@ -135,3 +135,79 @@ fn hex4(digits: &[u8]) -> Option<u32> {
         Some(sum << 4 | char::from(*byte).to_digit(16)?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(raw: &str) -> Option<Vec<u8>> {
+        unescape(raw).unwrap().map(|bytes| bytes.expose().to_vec())
+    }
+
+    #[test]
+    fn escapes_are_undone_as_serde_does() {
+        for raw in [
+            r#""""#,
+            r#""plain""#,
+            r#""\"\\\/\b\f\n\r\t""#,
+            r#""\u00e9\ud83d\ude00x""#,
+            "\"\u{e9}\"",
+        ] {
+            let expected: String = serde_json::from_str(raw).unwrap();
+
+            assert_eq!(plain(raw).unwrap(), expected.as_bytes(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn broken_escapes_are_refused() {
+        for raw in [
+            r#""\ud83d""#,
+            r#""\ude00""#,
+            r#""\ud83d\u0041""#,
+            r#""\x""#,
+            r#""\u12""#,
+            "1",
+            "\"",
+            r#""\""#,
+        ] {
+            assert_eq!(plain(raw), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn escaped_text_reads_back() {
+        let text: String = (0..=0x2ff).filter_map(char::from_u32).collect();
+        let mut out = LockedText::with_capacity(0).unwrap();
+        out.push(b"\"").unwrap();
+        out.push_escaped(&text).unwrap();
+        out.push(b"\"").unwrap();
+
+        let written = out.finish();
+
+        assert_eq!(
+            serde_json::from_slice::<String>(written.expose()).unwrap(),
+            text
+        );
+    }
+
+    #[test]
+    fn base64url_must_be_canonical() {
+        for (text, good) in [
+            ("YQ", true),
+            ("YR", false),
+            ("YQ==", false),
+            ("Y", false),
+            ("", true),
+            ("Y-_8", true),
+            ("Y+/8", false),
+        ] {
+            assert_eq!(
+                decode_locked(text.as_bytes()).unwrap().is_some(),
+                good,
+                "{text}"
+            );
+            assert_eq!(decode_public(text).is_some(), good, "{text}");
+        }
+    }
+}

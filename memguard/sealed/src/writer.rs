@@ -1,6 +1,7 @@
 //! Builds a bundle's JSON in locked memory.
 
 use rand_core::{OsRng, RngCore};
+use unlatch_protocol::rules::{KeyUse, TokenUse};
 
 use crate::LockedBytes;
 use crate::bundle::{MAX_SECRETS, VERSION, is_name, is_token};
@@ -53,7 +54,11 @@ impl BundleWriter {
         pem: &LockedBytes,
         rules: Option<&[u8]>,
     ) -> Result<(), Error> {
-        self.add_pkcs8(name, &keys::from_pem(pem)?, rules)
+        check_key(rules)?;
+        let pkcs8 = keys::from_pem(pem)?;
+        #[cfg(feature = "generate")]
+        crate::generate::check(&pkcs8)?;
+        self.add_pkcs8(name, &pkcs8, rules)
     }
 
     /// Make a private key in native memory; gives a PEM request for the names in `rules`.
@@ -67,16 +72,11 @@ impl BundleWriter {
         algorithm: &str,
         rules: &[u8],
     ) -> Result<String, Error> {
-        let object = json::object(rules).map_err(|_| Error::Rules)?;
-        let names = object
-            .get("names")
-            .and_then(serde_json::Value::as_array)
+        let names = check_key(Some(rules))?
+            .and_then(|rules| rules.names)
             .ok_or(Error::RequestName)?;
-        let names = names
-            .iter()
-            .map(|name| name.as_str().ok_or(Error::RequestName));
-        let (pkcs8, request) =
-            crate::generate::generate(algorithm, &names.collect::<Result<Vec<_>, _>>()?)?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (pkcs8, request) = crate::generate::generate(algorithm, &names)?;
         self.add_pkcs8(name, &pkcs8, Some(rules))?;
         Ok(request)
     }
@@ -93,6 +93,9 @@ impl BundleWriter {
     ) -> Result<(), Error> {
         if !is_token(value.expose()) {
             return Err(Error::Token);
+        }
+        if let Some(rules) = rules {
+            TokenUse::parse(text(rules)?).map_err(Error::Rules)?;
         }
         self.add(name, "token", "value", value, rules)
     }
@@ -157,7 +160,7 @@ impl BundleWriter {
         entry.push_escaped(std::str::from_utf8(value.expose()).map_err(|_| Error::Token)?)?;
         entry.push(b"\"")?;
         if let Some(rules) = rules {
-            let rules = json::object(rules).map_err(|_| Error::Rules)?;
+            let rules = json::object(rules).map_err(|_| Error::RepeatedRule)?;
             entry.push(b",\"use\":")?;
             entry.push(serde_json::Value::Object(rules).to_string().as_bytes())?;
         }
@@ -165,4 +168,14 @@ impl BundleWriter {
         self.secrets.push((name.to_owned(), entry.finish()));
         Ok(())
     }
+}
+
+fn check_key(rules: Option<&[u8]>) -> Result<Option<KeyUse>, Error> {
+    rules
+        .map(|rules| KeyUse::parse(text(rules)?).map_err(Error::Rules))
+        .transpose()
+}
+
+fn text(rules: &[u8]) -> Result<&str, Error> {
+    std::str::from_utf8(rules).map_err(|_| Error::RepeatedRule)
 }

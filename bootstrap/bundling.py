@@ -1,0 +1,122 @@
+"""What goes into a bundle: names, sources and rules, put together in native memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from unlatch.bootstrap import files, jose
+from unlatch.errors import ConfigError, UsageError
+from unlatch.memguard._native import BundleWriter, Secret
+
+MAX_SECRET_BYTES = 64 * 1024
+"""The native crate's bound for one secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredient:
+    """One secret of a bundle to be."""
+
+    name: str
+    kind: Literal["key", "generated key", "token"]
+    source: str
+    """A file for a key; an algorithm for a generated one; "", "@FILE" or "fd:N" for a token."""
+    rules: Mapping[str, object] | None
+    """The sealed `use`; None is unbound."""
+
+    @property
+    def label(self) -> str:
+        """The kind as the bundle names it."""
+        return "token" if self.kind == "token" else "private-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A finished payload and what may be public about it."""
+
+    payload: Secret = field(repr=False)
+    recipient: dict[str, object]
+    """Public half of the bundle key."""
+    requests: Mapping[str, bytes]
+    """Certificate requests (PEM) of the generated keys."""
+
+
+def mix(ingredients: Iterable[Ingredient], *, sealers: Iterable[str] = ()) -> Batch:
+    """Build a bundle.
+
+    Raises:
+        ConfigError: a file does not read, a key or token is none, or rules do not make sense.
+    """
+    writer = BundleWriter()
+    requests: dict[str, bytes] = {}
+    for one in ingredients:
+        try:
+            request = _add(writer, one)
+        except ConfigError as error:
+            raise type(error)(f"{one.name}: {error}", hint=error.hint) from error
+        if request is not None:
+            requests[one.name] = request
+    recipient = jose.read_json(writer.recipient)
+    assert isinstance(recipient, dict)
+    return Batch(writer.finish(list(sealers)), recipient, requests)
+
+
+def _add(writer: BundleWriter, one: Ingredient) -> bytes | None:
+    rules = None if one.rules is None else jose.write_json(one.rules)
+    match one.kind:
+        case "key":
+            writer.add_private_key(one.name, files.read_secret(Path(one.source), MAX_SECRET_BYTES), rules)
+        case "token":
+            writer.add_token(one.name, _token(one), rules)
+        case "generated key":
+            if rules is None:
+                raise UsageError(
+                    "a generated key needs names", hint="name its hosts with --names a.example,b.example"
+                )
+            return writer.generate_private_key(one.name, one.source, rules)
+    return None
+
+
+def _token(one: Ingredient) -> Secret:
+    if one.source.startswith("@"):
+        token = files.read_secret(Path(one.source[1:]), MAX_SECRET_BYTES)
+    elif one.source.startswith("fd:"):
+        try:
+            token = Secret.read_fd(int(one.source[3:]), MAX_SECRET_BYTES)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read descriptor {one.source[3:]}") from error
+    else:
+        return _prompt(one.name)
+    token.strip_newline()
+    return token
+
+
+def _prompt(name: str) -> Secret:
+    """Ask on the terminal, without echo; the answer goes from the kernel to locked memory."""
+    import termios
+
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise UsageError(
+            "no terminal to ask for the token",
+            hint=f"give it with --token {name}=@FILE or --token {name}=fd:3",
+        ) from error
+    try:
+        before = termios.tcgetattr(terminal)
+        quiet = termios.tcgetattr(terminal)
+        quiet[3] &= ~termios.ECHO
+        sys.stderr.flush()
+        os.write(terminal, f"token {name}: ".encode())
+        termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)
+        try:
+            return Secret.read_line_fd(terminal, MAX_SECRET_BYTES)
+        finally:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+            os.write(terminal, b"\n")
+    finally:
+        os.close(terminal)

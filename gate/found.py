@@ -1,0 +1,53 @@
+"""`gate init`: a new gate's folder, keys, genesis and database."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlatch.errors import ConfigError
+from unlatch.gate import durable
+from unlatch.gate.enrolment import NAME
+from unlatch.gate.sshsig import PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """What `gate init` prints for people to write down."""
+
+    thumbprint: str
+    fingerprint: str
+
+
+def found_gate(folder: Path, *, admin: str, key: PublicKey, now: float) -> Founded:
+    """Make a gate in a folder that is not there yet, or is empty.
+
+    Raises:
+        ConfigError: the folder holds something, or cannot be made.
+    """
+    from unlatch.gate.database import database_url, migrate, open_engine
+    from unlatch.gate.keyholder import begin_chain
+    from unlatch.gate.vault import Vault
+
+    if not NAME.match(admin):
+        raise ConfigError(
+            f"{admin!r} is no operator's name", hint="--admin-name NAME: 1 to 64 of a-z 0-9 . _ -"
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty", hint="a gate's keys are made once: choose another folder")
+    if not folder.is_dir():
+        durable.make_folder(folder)
+    folder.chmod(durable.PRIVATE_FOLDER)
+    vault = Vault.create(folder / "keyholder")
+    roster = begin_chain(folder / "keyholder", name=admin, key=str(key), vault=vault, now=now)
+
+    async def make_tables() -> None:
+        engine = open_engine(database_url(folder))
+        await migrate(engine)
+        await engine.dispose()
+
+    asyncio.run(make_tables())
+    for path in folder.glob("gate.db*"):
+        path.chmod(durable.PRIVATE_FILE)
+    return Founded(thumbprint=vault.thumbprint, fingerprint=roster.fingerprint)

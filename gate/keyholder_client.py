@@ -1,0 +1,132 @@
+"""Decider's end of the socket to keyholder: one question at a time, the answers in order."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from unlatch.bootstrap.approval import base64url
+from unlatch.gate import wire
+from unlatch.gate.roster import Roster
+
+
+class KeyholderClient:
+    """Asks keyholder. When its socket ends, `gone` is set and every question fails."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
+    ) -> None:
+        self._reader, self._writer = reader, writer
+        self._lock = asyncio.Lock()
+        self.gone = gone
+
+    @classmethod
+    async def connect(cls, channel: socket.socket) -> Self:
+        """Take one end of the socket pair."""
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = _Watching(reader, gone)
+        transport, _ = await loop.create_unix_connection(lambda: protocol, sock=channel)
+        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), gone)
+
+    async def ask(self, question: str, **fields: Any) -> dict[str, Any]:
+        """Ask and give the answer.
+
+        Raises:
+            KeyholderRefusal: it said no.
+            KeyholderGoneError: its process has ended.
+        """
+        async with self._lock:
+            try:
+                self._writer.write(wire.frame({"do": question, **fields}))
+                await self._writer.drain()
+                head = await self._reader.readexactly(wire.LENGTH_BYTES)
+                body = await self._reader.readexactly(wire.frame_length(head))
+            except (OSError, asyncio.IncompleteReadError, wire.WireError, asyncio.CancelledError) as error:
+                # Answers come in order: a question that was given up would leave its answer to the next one.
+                self.gone.set()
+                self._writer.close()
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                raise wire.KeyholderGoneError("keyholder has ended") from error
+        return wire.read_answer(wire.read_frame(body))
+
+    async def roster(self) -> tuple[Roster, list[tuple[bytes, str | None]]]:
+        """The whole chain of enrolments and what it amounts to, verified here too."""
+        links: list[tuple[bytes, str | None]] = []
+        while True:
+            answer = await self.ask("chain", start=len(links))
+            links += [(wire.bytes_of(link, "enrolment"), link["signature"]) for link in answer["links"]]
+            if len(links) >= answer["count"] or not answer["links"]:
+                return Roster.fold(links), links
+
+    async def checkpoint(self, *, size: int, root: bytes, proof: Sequence[bytes]) -> str:
+        """A signed checkpoint of the log."""
+        answer = await self.ask(
+            "checkpoint",
+            size=size,
+            root=base64url.encode(root),
+            proof=[base64url.encode(step) for step in proof],
+        )
+        return wire.text_of(answer, "note")
+
+    async def close(self) -> None:
+        """End the socket; keyholder ends with it."""
+        self._writer.close()
+
+
+class _Watching(asyncio.StreamReaderProtocol):
+    """Notices the end of the socket while nobody reads."""
+
+    def __init__(self, reader: asyncio.StreamReader, gone: asyncio.Event) -> None:
+        super().__init__(reader)
+        self._gone_event = gone
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone_event.set()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:
+        self._gone_event.set()
+        return bool(super().eof_received())
+
+
+def start_keyholder(
+    folder: Path, *, origin: str, people: str, quiet: bool = False
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start keyholder's process and give our end of its socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        arguments = [
+            "--dir",
+            str(folder),
+            "--fd",
+            str(theirs.fileno()),
+            "--origin",
+            origin,
+            "--people",
+            people,
+        ]
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-m", "unlatch.gate.keyholder_main", *arguments],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if quiet else None,
+            env={},
+        )
+    return process, ours
+
+
+def case_fields(*, receipt: bytes, claims: bytes | None, entry: bytes, index: int) -> Mapping[str, Any]:
+    """The members of a question that name a request."""
+    return {
+        "receipt": base64url.encode(receipt),
+        "claims": base64url.encode(claims) if claims is not None else None,
+        "entry": base64url.encode(entry),
+        "index": index,
+    }

@@ -1,0 +1,245 @@
+"""The listener for machines: Tang's three routes under ``/s/WORKLOAD``, and the native request on top of them.
+
+Statuses and headers are tangd's wherever tangd has one. A stock client's POST is held open until the decision and never
+answered 202 or 3xx; a native client gets a receipt and polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+from unlatch.bootstrap import jose
+from unlatch.bootstrap.approval import base64url
+from unlatch.bootstrap.approval.claims import HEADER, MAX_HEADER_BYTES, Claims
+from unlatch.bootstrap.approval.receipt import MEDIA_TYPE
+from unlatch.errors import BusyError, RefusedError
+from unlatch.gate import asgi
+from unlatch.gate.asgi import Reply
+from unlatch.gate.docket import Asked, Docket, Row
+from unlatch.gate.keyholder_client import KeyholderClient
+from unlatch.gate.limits import SOURCE_RATE, WORKLOAD_RATE, Buckets
+from unlatch.gate.protocol import MAX_BODY_BYTES, Route, StatusError, read_recovery, route
+from unlatch.gate.roster import Roster, Workload
+from unlatch.gate.state import State
+
+HASHES = ("sha256", "sha1", "sha224", "sha384", "sha512")
+POLL_SECONDS = 25.0
+ADVERTISEMENT = "application/jose+json"
+ANSWER = "application/jwk+json"
+
+
+@dataclass(slots=True)
+class Keys:
+    """The public keys by every thumbprint that a path may name, and the signed advertisements."""
+
+    signing: frozenset[str] = frozenset()
+    exchange: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
+    advertisements: dict[tuple[str, bool], bytes] = field(default_factory=dict)
+
+
+class Machines:
+    """The ASGI application.
+
+    Args:
+        people: public address of the people's listener: cards live there.
+        monotonic: seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self, docket: Docket, keyholder: KeyholderClient, *, people: str, monotonic: Callable[[], float]
+    ) -> None:
+        self._docket, self._keyholder = docket, keyholder
+        self._people, self._monotonic = people, monotonic
+        self._keys = Keys()
+        self._sources, self._workloads = Buckets(SOURCE_RATE), Buckets(WORKLOAD_RATE)
+        self.stopping = False
+
+    async def learn(self, roster: Roster) -> None:
+        """Take over the keys of a roster: at start and after each enrolment."""
+        keys = Keys()
+        gate = await self._advertise(keys, "", twice=False)
+        keys.signing = thumbprints(_payload_keys(gate)[0])
+        for name in roster.workloads:
+            body = await self._advertise(keys, name, twice=False)
+            await self._advertise(keys, name, twice=True)
+            exchange = _payload_keys(body)[1]
+            # An older epoch's key answers too, but is not advertised; the roster knows its kid only.
+            keys.exchange[name] = dict.fromkeys(thumbprints(exchange), exchange)
+            for kid, owner in roster.kids.items():
+                if owner == name and kid not in keys.exchange[name]:
+                    old = (await self._keyholder.ask("public", kid=kid))["public"]
+                    keys.exchange[name] |= dict.fromkeys(thumbprints(old), old)
+        self._keys = keys
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            reply = await self._answer(scope, receive)
+        except StatusError as error:
+            reply = Reply(error.status)
+        except asgi.DisconnectedError:
+            return
+        if reply is not None:
+            await reply.send(send)
+
+    async def _answer(self, scope: asgi.Scope, receive: asgi.Receive) -> Reply | None:
+        target = asgi.raw_target(scope)
+        path, _, query = target.partition("?")
+        asked = route(scope["method"], path if "/wait/" in path else target)
+        if asked.kind == "gate":
+            return Reply(200, self._keys.advertisements["", False], ADVERTISEMENT)
+        if asked.kind == "card":
+            return Reply(302, extra={"Location": f"{self._people}/r/{asked.rest}"})
+        if asked.kind == "advertisement":
+            return self._advertisement(asked)
+        if asked.kind == "wait":
+            return await self._poll(asked, query)
+        return await self._recover(scope, receive, asked)
+
+    def _advertisement(self, asked: Route) -> Reply:
+        if asked.rest and asked.rest not in self._keys.signing:
+            raise StatusError(404)
+        body = self._keys.advertisements.get((asked.workload, bool(asked.rest)))
+        if body is None:
+            raise StatusError(404)
+        return Reply(200, body, ADVERTISEMENT)
+
+    async def _recover(self, scope: asgi.Scope, receive: asgi.Receive, asked: Route) -> Reply | None:
+        native = asgi.header(scope, "accept") == MEDIA_TYPE
+        source = asgi.peer(scope)
+        if wait := self._sources.take(source, now=self._monotonic()):
+            return _busy(wait, native=native)
+        body = await asgi.read_body(receive, limit=MAX_BODY_BYTES)
+        roster = self._docket.roster
+        workload = roster.workloads.get(asked.workload) if roster else None
+        exchange = self._keys.exchange.get(asked.workload, {})
+        kid, point = read_recovery(body, kid=asked.rest, exchange=exchange, signing=self._keys.signing)
+        if workload is None:
+            raise StatusError(404)
+        if not workload.allows("native" if native else "stock"):
+            return _refused("policy", "this workload does not answer such clients", native=native)
+        claims = _read_claims(scope, workload) if native else None
+        if wait := self._workloads.take(workload.name, now=self._monotonic()):
+            return _busy(wait, native=native)
+        request = Asked(
+            workload=workload,
+            kid=kid,
+            point=point,
+            client="native" if native else "stock",
+            claims=claims,
+            source=source,
+        )
+        try:
+            row = await self._docket.receive(request)
+        except BusyError:
+            return _busy(10, native=native)
+        except RefusedError:
+            return _refused("policy", "the gate does not take this request", native=native)
+        if row.client != request.client:
+            return _refused("policy", "this point was asked for in another way", native=native)
+        return self._promise(row) if native else await self._hold(row, receive)
+
+    def _promise(self, row: Row) -> Reply:
+        """A receipt while the request is open; afterwards what became of it, but never the answer a second time."""
+        if State(row.state) in (State.PENDING, State.APPROVED):
+            return Reply(202, row.receipt, MEDIA_TYPE)
+        return _ended(row)
+
+    async def _hold(self, row: Row, receive: asgi.Receive) -> Reply | None:
+        gone = asyncio.ensure_future(asgi.until_disconnect(receive))
+        try:
+            while State(row.state) == State.PENDING and not self.stopping:
+                change = asyncio.ensure_future(self._docket.wait(row, seconds=POLL_SECONDS))
+                await asyncio.wait({gone, change}, return_when=asyncio.FIRST_COMPLETED)
+                if not change.done():
+                    change.cancel()
+                    await self._docket.close(row, State.CANCELLED, why="the client went away")
+                    return None
+                row = change.result()
+            answer = await self._docket.collect(row) if State(row.state) == State.APPROVED else None
+        finally:
+            gone.cancel()
+        if answer is not None:
+            return Reply(200, answer, ANSWER)
+        row = await self._docket.get(row.id)
+        return Reply(403 if State(row.state) in (State.DENIED, State.REFUSED) else 503)
+
+    async def _poll(self, asked: Route, query: str) -> Reply:
+        row = await self._docket.find_token(asked.workload, asked.rest)
+        if row is None:
+            raise StatusError(404)
+        seen = parse_qs(query).get("seen", [""])[0]
+        if State(row.state) == State.PENDING and seen == str(row.version) and not self.stopping:
+            row = await self._docket.wait(row, seconds=POLL_SECONDS)
+        if State(row.state) in (State.APPROVED, State.DELIVERED):
+            answer = await self._docket.collect(row)
+            if answer is not None:
+                progress = await self._docket.progress(row)
+                names = ", ".join(progress.approvals)
+                return Reply(200, answer, ANSWER, {"Unlatch-Approved-By": names})
+            row = await self._docket.get(row.id)
+        if State(row.state) != State.PENDING:
+            return _ended(row)
+        progress = await self._docket.progress(row)
+        state = {
+            "state": progress.state, "approvals": list(progress.approvals), "needed": progress.needed,
+            "expires": progress.expires, "version": progress.version,
+        }  # fmt: skip
+        return Reply.of_json(202, state)
+
+    async def _advertise(self, keys: Keys, name: str, *, twice: bool) -> bytes:
+        answer = await self._keyholder.ask("advertise", workload=name, twice=twice)
+        keys.advertisements[name, twice] = body = str(answer["body"]).encode()
+        return body
+
+
+def thumbprints(key: Mapping[str, Any]) -> frozenset[str]:
+    """A key's thumbprints in all five hashes that tangd takes in a path."""
+    return frozenset(jose.thumbprint(key, algorithm=name) for name in HASHES)
+
+
+def _payload_keys(advertisement: bytes) -> list[Mapping[str, Any]]:
+    document = jose.read_json(advertisement)
+    assert isinstance(document, dict)
+    payload = jose.read_json(base64url.decode(document["payload"]))
+    assert isinstance(payload, dict)
+    keys: list[Mapping[str, Any]] = payload["keys"]
+    return keys
+
+
+def _read_claims(scope: asgi.Scope, workload: Workload) -> bytes:
+    text = asgi.header(scope, HEADER)
+    try:
+        if text is None or len(text) > MAX_HEADER_BYTES:
+            raise ValueError("no claims, or too many")
+        data = base64url.decode(text)
+        if Claims.parse(data).workload != workload.name:
+            raise ValueError("claims of another workload")
+    except ValueError as error:
+        raise StatusError(400) from error
+    return data
+
+
+def _ended(row: Row) -> Reply:
+    state = State(row.state)
+    if state == State.DENIED:
+        return Reply.of_json(403, {"error": "denied", "by": row.closed_by})
+    if state == State.REFUSED:
+        return Reply.of_json(403, {"error": "policy", "message": row.closed_by})
+    return Reply.of_json(410, {"error": "answered" if state == State.DELIVERED else str(state)})
+
+
+def _refused(error: str, message: str, *, native: bool) -> Reply:
+    return Reply.of_json(403, {"error": error, "message": message}) if native else Reply(403)
+
+
+def _busy(seconds: int, *, native: bool) -> Reply:
+    """429 with Retry-After for those who understand it; stock clients give up at any status from 400 on."""
+    retry = {"Retry-After": str(seconds)}
+    return Reply.of_json(429, {"error": "busy"}, extra=retry) if native else Reply(503)

@@ -1,0 +1,60 @@
+"""Requests as text for a terminal. What an asker claims is quoted, and its control characters are made visible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unlatch.bootstrap.approval.claims import Claims
+from unlatch.gate.desk import VerifiedRequest
+
+MAX_CLAIM = 200
+
+
+def quoted(text: str, *, limit: int = MAX_CLAIM) -> str:
+    """A claim in quotes: no control or direction characters, one line, at most `limit` characters."""
+    shown = "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
+    return f"“{shown[:limit]}{'…' if len(shown) > limit else ''}”"
+
+
+def summary_line(facts: dict[str, Any], *, now: float) -> str:
+    """One request in the list."""
+    left = max(0, int(facts["expires"] - now))
+    approved = f"{len(facts['approvals'])} of {facts['needed']} approved"
+    return f"{facts['id']}  {facts['workload']}  {approved}  {left // 60}:{left % 60:02d} left  from {facts['source']}"
+
+
+def card(request: VerifiedRequest, *, now: float) -> str:
+    """The card: verified facts first, then what the gate's records say, then claims."""
+    receipt, facts = request.receipt, request.facts
+    left = max(0, int(receipt.expires - now))
+    names = f" ({', '.join(facts['approvals'])})" if facts["approvals"] else ""
+    lines = [
+        f"request {receipt.id}: {receipt.workload} asks to open its secrets",
+        "verified",
+        f"  workload       {receipt.workload}",
+        f"  gate           {receipt.gate} ({receipt.origin})",
+        f"  asked          {int(now - receipt.issued)} s ago, {left // 60}:{left % 60:02d} left",
+        "said by the gate",
+        f"  from           {facts['source']}",
+        f"  state          {facts['state']}, {len(facts['approvals'])} of {facts['needed']} approved{names}",
+    ]
+    if receipt.client == "stock":
+        lines.append("  client         stock clevis: no code was possible, and it claims nothing")
+    if request.claims is not None:
+        lines += ["claimed by the asker", *_claim_lines(request.claims)]
+    return "\n".join(lines)
+
+
+def _claim_lines(claims: Claims) -> list[str]:
+    pairs = {
+        "host": claims.host,
+        "boot": claims.boot_id,
+        "reason": claims.reason,
+        "configuration": claims.config_digest,
+        "summary": claims.config_summary,
+        "bundle": claims.bundle_digest,
+        **claims.extra,
+    }
+    return [
+        f"  {quoted(name, limit=40).strip('“”'):<14} {quoted(text)}" for name, text in pairs.items() if text
+    ]

@@ -1,0 +1,188 @@
+//! Whether a configuration lies within the sealed rules. Pure: secrets' public facts and rules in, a verdict out.
+
+use std::collections::{BTreeSet, HashMap};
+
+use unlatch_protocol::control::{
+    CertificateClaim, Configuration, Configured, Fault, FaultKind, KeyFact,
+};
+use unlatch_protocol::datagram::{HEADER_BYTES, MAX_WORKER_BYTES};
+use unlatch_protocol::digest::decode_base64url;
+use unlatch_protocol::rules::{InjectRule, KeyUse, Wider};
+
+use crate::secrets::{HeldKey, HeldToken, Kind, Secrets};
+
+/// One datagram carries a token to egress.
+const MAX_TOKEN_BYTES: usize = MAX_WORKER_BYTES - HEADER_BYTES;
+
+/// A configuration that was checked against the secrets that are held.
+#[derive(Default)]
+pub(crate) struct InForce {
+    /// Keys that listeners present.
+    pub(crate) keys: BTreeSet<u16>,
+    /// Inject routes by number, with their token's number.
+    pub(crate) routes: HashMap<u16, (u16, InjectRule)>,
+    /// Whether tokens without sealed rules may be used.
+    pub(crate) unbound: bool,
+}
+
+/// Check a configuration.
+pub(crate) fn check(
+    configuration: Configuration,
+    secrets: &Secrets,
+) -> Result<(InForce, Configured), Fault> {
+    let mut in_force = InForce {
+        unbound: configuration.unbound,
+        ..InForce::default()
+    };
+    let mut warnings = Vec::new();
+    for claim in &configuration.certificates {
+        let id = check_certificate(claim, secrets).map_err(|fault| fault.at(&claim.r#where))?;
+        in_force.keys.insert(id);
+    }
+    for rule in configuration.inject {
+        let place = rule.r#where.clone();
+        let id =
+            check_route(&rule, configuration.unbound, secrets).map_err(|fault| fault.at(&place))?;
+        if in_force.routes.insert(rule.id, (id, rule)).is_some() {
+            return Err(
+                Fault::new(FaultKind::Malformed, "two inject routes have one number").at(place),
+            );
+        }
+    }
+    let mut keys = Vec::new();
+    for &id in &in_force.keys {
+        if let Some((name, held)) = secrets
+            .by_id(id)
+            .and_then(|secret| Some((&secret.name, secret.as_key()?)))
+        {
+            if held.rules.is_none() {
+                warnings.push(format!(
+                    "key sealed:{name} has no sealed rules: any certificate name may use it"
+                ));
+            }
+            keys.push(fact(id, name, held));
+        }
+    }
+    warnings.extend(in_force.routes.values().filter_map(|(id, rule)| {
+        let token = secrets.by_id(*id)?.as_token()?;
+        let message = "token has no sealed rules: who edits the configuration can send it anywhere";
+        token
+            .rules
+            .is_none()
+            .then(|| format!("{}: {message}", rule.r#where))
+    }));
+    warnings.sort();
+    Ok((in_force, Configured { keys, warnings }))
+}
+
+fn fact(id: u16, name: &str, held: &HeldKey) -> KeyFact {
+    KeyFact {
+        id,
+        name: name.to_owned(),
+        algorithm: held.key.algorithm().name(),
+        spki_sha256: held.key.spki_digest(),
+    }
+}
+
+fn check_certificate(claim: &CertificateClaim, secrets: &Secrets) -> Result<u16, Fault> {
+    let name = &claim.key;
+    let found = secrets
+        .by_name(name)
+        .and_then(|(id, secret)| Some((id, secret.as_key()?)));
+    let Some((id, held)) = found else {
+        return Err(unknown(name, "private key", secrets, true));
+    };
+    if decode_base64url(&claim.spki).as_deref() != Some(held.key.spki()) {
+        return Err(Fault::new(
+            FaultKind::Key,
+            format!("key sealed:{name} does not belong to this certificate"),
+        )
+        .hint(format!(
+            "was the chain renewed with a new key? keep the key next time: unlatch csr {name}"
+        )));
+    }
+    let unlimited = KeyUse::unlimited_server();
+    let rules = held.rules.as_ref().unwrap_or(&unlimited);
+    rules
+        .covers(&claim.names)
+        .map_err(|wider| outside("key", name, &wider))?;
+    Ok(id)
+}
+
+fn check_route(rule: &InjectRule, unbound: bool, secrets: &Secrets) -> Result<u16, Fault> {
+    let name = &rule.secret;
+    if rule.id == 0 {
+        return Err(Fault::new(
+            FaultKind::Malformed,
+            "inject routes are numbered from 1",
+        ));
+    }
+    let found = secrets
+        .by_name(name)
+        .and_then(|(id, secret)| Some((id, secret.as_token()?)));
+    let Some((id, token)) = found else {
+        return Err(unknown(name, "token", secrets, false));
+    };
+    if token.value.len() > MAX_TOKEN_BYTES {
+        let message = format!(
+            "token {name:?} is longer than the {MAX_TOKEN_BYTES} bytes that a request can carry"
+        );
+        return Err(Fault::new(FaultKind::Key, message));
+    }
+    match &token.rules {
+        Some(rules) => rules
+            .covers(rule)
+            .map_err(|wider| outside("token", name, &wider))?,
+        None if unbound => {}
+        None => {
+            return Err(Fault::new(FaultKind::Rules, format!("token {name:?} was sealed without rules")).hint(
+                "seal it again with rules, or set unlock.unbound: true and accept that the configuration alone decides where it goes",
+            ));
+        }
+    }
+    Ok(id)
+}
+
+fn outside(kind: &str, name: &str, wider: &Wider) -> Fault {
+    Fault::new(
+        FaultKind::Rules,
+        format!("{kind} {name:?}: {}", wider.message),
+    )
+    .hint(wider.hint)
+}
+
+fn unknown(name: &str, kind: &str, secrets: &Secrets, wants_key: bool) -> Fault {
+    let names: Vec<_> = secrets
+        .iter()
+        .filter(|(_, secret)| secret.is_key() == wants_key)
+        .map(|(_, secret)| secret.name.as_str())
+        .collect();
+    let hint = if names.is_empty() {
+        format!("the sealed file holds no {kind}")
+    } else {
+        format!("the sealed file holds: {}", names.join(", "))
+    };
+    Fault::new(
+        FaultKind::Key,
+        format!("no {kind} named {name:?} in the sealed file"),
+    )
+    .hint(hint)
+}
+
+impl crate::secrets::Secret {
+    /// The key, if it is one.
+    pub(crate) fn as_key(&self) -> Option<&HeldKey> {
+        match &self.kind {
+            Kind::Key(held) => Some(held),
+            Kind::Token(_) => None,
+        }
+    }
+
+    /// The token, if it is one.
+    pub(crate) fn as_token(&self) -> Option<&HeldToken> {
+        match &self.kind {
+            Kind::Token(held) => Some(held),
+            Kind::Key(_) => None,
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What guard can still ask the kernel for, once its threads run.
+//!
+//! Two filters, of which the stricter answer holds: the first kills the process for calls that only a taken-over
+//! guard would make (network, files, programs, other processes' memory, executable pages); the second lets the calls
+//! through that guard needs and answers everything else with ENOSYS, as an older kernel would.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter_all_threads,
+};
+
+/// The filters could not be built or applied.
+pub(crate) type ConfineError = seccompiler::Error;
+
+/// Apply both filters to every thread, for ever.
+pub(crate) fn confine() -> Result<(), ConfineError> {
+    for program in programs()? {
+        apply_filter_all_threads(&program)?;
+    }
+    Ok(())
+}
+
+/// In the order in which they are applied.
+pub(crate) fn programs() -> Result<[BpfProgram; 2], ConfineError> {
+    let errno = u32::try_from(libc::ENOSYS).unwrap_or(38);
+    let allowed = compile(
+        rules(ALLOWED),
+        SeccompAction::Errno(errno),
+        SeccompAction::Allow,
+    )?;
+    let mut deadly = rules(DEADLY);
+    for (number, argument) in [(libc::SYS_mmap, 2), (libc::SYS_mprotect, 2)] {
+        deadly.insert(number, vec![executable(argument)?]);
+    }
+    let deadly = compile(deadly, SeccompAction::Allow, SeccompAction::KillProcess)?;
+    Ok([deadly, allowed])
+}
+
+fn rules(calls: &[c_long]) -> BTreeMap<c_long, Vec<SeccompRule>> {
+    calls.iter().map(|call| (*call, Vec::new())).collect()
+}
+
+/// The argument has PROT_EXEC set.
+fn executable(argument: u8) -> Result<SeccompRule, ConfineError> {
+    let exec = u64::try_from(libc::PROT_EXEC).unwrap_or(4);
+    let masked = SeccompCmpOp::MaskedEq(exec);
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, masked, exec)?;
+    Ok(SeccompRule::new(vec![condition])?)
+}
+
+fn compile(
+    rules: BTreeMap<c_long, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    listed: SeccompAction,
+) -> Result<BpfProgram, ConfineError> {
+    let filter = SeccompFilter::new(rules, otherwise, listed, std::env::consts::ARCH.try_into()?)?;
+    Ok(filter.try_into()?)
+}
+
+/// Signs of a takeover.
+const DEADLY: &[c_long] = &[
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_memfd_create,
+    libc::SYS_io_uring_setup,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_keyctl,
+    libc::SYS_mount,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_chroot,
+    libc::SYS_kexec_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_creat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
+];
+
+/// What a running guard does: messages, time, memory, waiting, ending.
+const ALLOWED: &[c_long] = &[
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_shutdown,
+    libc::SYS_getsockopt,
+    libc::SYS_ppoll,
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_close,
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_mlock,
+    libc::SYS_munlock,
+    libc::SYS_getrandom,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_gettimeofday,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_sigaltstack,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_tgkill,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // Installs the second filter.
+    libc::SYS_seccomp,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+];
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests {
+    use super::*;
+
+    type Arguments = [c_long; 6];
+
+    /// Makes one call in a child under the filters; gives the child's wait status.
+    fn in_confined_child(number: c_long, arguments: Arguments) -> libc::c_int {
+        let programs = programs().unwrap();
+        let [a, b, c, d, e, f] = arguments;
+        // SAFETY: the child makes plain system calls only and ends by _exit.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: takes numbers only.
+            unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+            let applied = programs
+                .iter()
+                .all(|program| seccompiler::apply_filter(program).is_ok());
+            // SAFETY: the tests pass numbers, null and pointers to constants; the kernel checks them.
+            let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(if applied { i32::from(result < 0) } else { 99 }) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is a valid place for the child's status.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        status
+    }
+
+    fn is_killed(status: libc::c_int) -> bool {
+        libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS
+    }
+
+    fn map(protection: libc::c_int) -> libc::c_int {
+        let flags = c_long::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        in_confined_child(
+            libc::SYS_mmap,
+            [0, 4096, c_long::from(protection), flags, -1, 0],
+        )
+    }
+
+    #[test]
+    fn network_files_programs_and_other_processes_kill() {
+        let path = c"/etc/passwd".as_ptr() as c_long;
+        for (number, arguments) in [
+            (
+                libc::SYS_socket,
+                [
+                    c_long::from(libc::AF_INET),
+                    c_long::from(libc::SOCK_STREAM),
+                    0,
+                    0,
+                    0,
+                    0,
+                ],
+            ),
+            (libc::SYS_connect, [-1, 0, 0, 0, 0, 0]),
+            (
+                libc::SYS_openat,
+                [c_long::from(libc::AT_FDCWD), path, 0, 0, 0, 0],
+            ),
+            (libc::SYS_execve, [path, 0, 0, 0, 0, 0]),
+            (libc::SYS_clone, [0; 6]),
+            (libc::SYS_process_vm_readv, [1, 0, 0, 0, 0, 0]),
+            (libc::SYS_ptrace, [16, 1, 0, 0, 0, 0]),
+        ] {
+            assert!(
+                is_killed(in_confined_child(number, arguments)),
+                "call {number}"
+            );
+        }
+    }
+
+    #[test]
+    fn executable_memory_kills_and_other_memory_does_not() {
+        assert!(is_killed(map(libc::PROT_READ | libc::PROT_EXEC)));
+        assert!(is_killed(map(libc::PROT_READ
+            | libc::PROT_WRITE
+            | libc::PROT_EXEC)));
+        assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE), 0);
+    }
+
+    #[test]
+    fn unknown_calls_fail_without_harm() {
+        let status = in_confined_child(libc::SYS_getppid, [0; 6]);
+
+        assert!(libc::WIFEXITED(status));
+        assert_eq!(libc::WEXITSTATUS(status), 1);
+    }
+}

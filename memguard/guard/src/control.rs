@@ -1,0 +1,224 @@
+//! The supervisor's socket: the only place that loads, configures and hands out sockets. Its end is guard's end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::net::SocketType;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use unlatch_protocol::Datagram;
+use unlatch_protocol::control::{Configuration, CsrRequest, Fault, FaultKind, Worker};
+use unlatch_protocol::datagram::{HEADER_BYTES, MAX_CONTROL_BYTES};
+use unlatch_protocol::message::operation;
+
+use crate::load::Loader;
+use crate::log;
+use crate::vault::Vault;
+use crate::wire::{self, Received};
+use crate::worker::{Pool, Rights};
+
+/// How often halves change.
+const RESHARE: Duration = Duration::from_secs(5);
+/// Longest name of a node.
+const MAX_NODE_BYTES: usize = 255;
+
+/// Everything that control requests act on.
+pub(crate) struct Control {
+    pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) pool: Pool,
+    pub(crate) loader: Loader,
+    /// How memory is protected, for status.
+    pub(crate) memory: Value,
+}
+
+impl Control {
+    /// Answer the supervisor until it is gone.
+    pub(crate) fn run(&self) -> io::Result<()> {
+        let mut buffer = vec![0; MAX_CONTROL_BYTES + 1];
+        let mut reshared = Instant::now();
+        let mut logged = json!({});
+        loop {
+            if wire::wait_readable(&self.socket, RESHARE.saturating_sub(reshared.elapsed()))? {
+                let (received, descriptors) =
+                    wire::receive_with_descriptors(&self.socket, &mut buffer)?;
+                match received {
+                    Received::End => return Ok(()),
+                    Received::Truncated => self.refuse(
+                        0,
+                        0,
+                        &malformed("message is too long, or carries too many descriptors"),
+                    )?,
+                    Received::Bytes(length) => self.answer(&buffer[..length], descriptors)?,
+                }
+            }
+            if reshared.elapsed() >= RESHARE {
+                reshared = Instant::now();
+                self.vault.reshare()?;
+                let refusals = self.vault.refusals();
+                if refusals != logged {
+                    log::event("refusals", json!({"counts": refusals}));
+                    logged = refusals;
+                }
+            }
+        }
+    }
+
+    fn answer(&self, bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let Ok(datagram) = Datagram::decode(bytes) else {
+            return self.refuse(0, 0, &malformed("not a message of this protocol's version"));
+        };
+        let (operation, id) = (datagram.operation, datagram.request_id);
+        let result = match operation {
+            operation::LOAD => match self.load(id, descriptors) {
+                Ok(()) => return Ok(()),
+                Err(fault) => Err(fault),
+            },
+            operation::CONFIGURE => self.configure(datagram.payload),
+            operation::WORKER => self.worker(datagram.payload, descriptors),
+            operation::CSR => self.csr(datagram.payload),
+            operation::STATUS => Ok(self.status()),
+            operation::DROP => Ok(self.forget()),
+            _ => Err(malformed("unknown operation")),
+        };
+        match result {
+            Ok(reply) => reply_with(&self.socket, operation, id, &reply),
+            Err(fault) => self.refuse(operation, id, &fault),
+        }
+    }
+
+    fn load(&self, id: u32, descriptors: Vec<OwnedFd>) -> Result<(), Fault> {
+        let stream = one_socket(descriptors, SocketType::STREAM)?;
+        let socket = Arc::clone(&self.socket);
+        let answer = Box::new(move |result: Result<_, Fault>| {
+            let sent = match &result {
+                Ok(loaded) => {
+                    log::event("load", json!({"loaded": loaded}));
+                    reply_with(&socket, operation::LOAD, id, loaded)
+                }
+                Err(fault) => refuse(&socket, operation::LOAD, id, fault),
+            };
+            if sent.is_err() {
+                wire::close_both_ways(&socket);
+            }
+        });
+        if self.loader.load(stream, answer) {
+            Ok(())
+        } else {
+            Err(Fault::new(FaultKind::State, "a load is under way"))
+        }
+    }
+
+    fn configure(&self, payload: &[u8]) -> Result<Value, Fault> {
+        let configuration: Configuration = parse(payload)?;
+        let (certificates, routes) = (configuration.certificates.len(), configuration.inject.len());
+        let configured = self.vault.configure(configuration)?;
+        log::event(
+            "configure",
+            json!({"certificates": certificates, "inject": routes}),
+        );
+        Ok(json!(configured))
+    }
+
+    fn worker(&self, payload: &[u8], descriptors: Vec<OwnedFd>) -> Result<Value, Fault> {
+        let rights = match parse(payload)? {
+            Worker::Edge { node, keys, rate } => {
+                if !(1..=MAX_NODE_BYTES).contains(&node.len()) || rate == 0 {
+                    return Err(malformed(
+                        "an edge needs a node of 1 to 255 bytes and a rate of at least 1",
+                    ));
+                }
+                let unknown = self
+                    .vault
+                    .unknown_keys(keys.as_deref().unwrap_or_default())?;
+                if !unknown.is_empty() {
+                    return Err(Fault::new(
+                        FaultKind::Key,
+                        format!("no private keys have the numbers {unknown:?}"),
+                    ));
+                }
+                Rights::Edge { node, keys, rate }
+            }
+            Worker::Egress {} => {
+                self.vault.unknown_keys(&[])?;
+                Rights::Egress
+            }
+        };
+        let socket = one_socket(descriptors, SocketType::SEQPACKET)?;
+        if self.pool.serve(socket, rights) {
+            Ok(json!({}))
+        } else {
+            Err(Fault::new(FaultKind::State, "every thread serves a socket")
+                .hint("close the sockets of ended workers"))
+        }
+    }
+
+    fn csr(&self, payload: &[u8]) -> Result<Value, Fault> {
+        let request: CsrRequest = parse(payload)?;
+        let pem = self.vault.request_certificate(&request.key)?;
+        log::event("csr", json!({"key": request.key}));
+        Ok(json!({"pem": pem}))
+    }
+
+    fn status(&self) -> Value {
+        let mut status = self.vault.status();
+        status["workers"] = json!(self.pool.len());
+        status["memory"] = self.memory.clone();
+        status["memory"]["locked_bytes"] = json!(unlatch_locked::locked_bytes_in_use());
+        status
+    }
+
+    /// New requests find nothing from the first line on; the second ends those under way.
+    fn forget(&self) -> Value {
+        self.vault.forget();
+        self.pool.close_all();
+        log::event("drop", json!({}));
+        json!({})
+    }
+
+    fn refuse(&self, operation: u8, id: u32, fault: &Fault) -> io::Result<()> {
+        refuse(&self.socket, operation, id, fault)
+    }
+}
+
+fn refuse(socket: &OwnedFd, asked: u8, id: u32, fault: &Fault) -> io::Result<()> {
+    log::event("refused", json!({"operation": asked, "fault": fault}));
+    let payload = serde_json::to_vec(fault).map_err(io::Error::other)?;
+    wire::send(socket, operation::REFUSED, 0, id, &payload)
+}
+
+fn reply_with(socket: &OwnedFd, asked: u8, id: u32, reply: &impl Serialize) -> io::Result<()> {
+    let payload = serde_json::to_vec(reply).map_err(io::Error::other)?;
+    if payload.len() > MAX_CONTROL_BYTES - HEADER_BYTES {
+        return refuse(
+            socket,
+            asked,
+            id,
+            &Fault::new(FaultKind::Internal, "answer is too long for one message"),
+        );
+    }
+    wire::send(socket, asked | operation::REPLY, 0, id, &payload)
+}
+
+fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Fault> {
+    serde_json::from_slice(payload).map_err(|error| malformed(&error.to_string()))
+}
+
+fn malformed(message: &str) -> Fault {
+    Fault::new(FaultKind::Malformed, message)
+}
+
+fn one_socket(descriptors: Vec<OwnedFd>, kind: SocketType) -> Result<OwnedFd, Fault> {
+    let [socket] = <[OwnedFd; 1]>::try_from(descriptors)
+        .map_err(|_| malformed("expected exactly one descriptor"))?;
+    if wire::is_unix_socket(&socket, kind) {
+        Ok(socket)
+    } else {
+        Err(malformed(
+            "descriptor is not a UNIX socket of the expected type",
+        ))
+    }
+}

@@ -1,0 +1,221 @@
+//! What an opened sealed file gives: keys and tokens, split, each with its sealed rules.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::value::RawValue;
+use unlatch_locked::LockedBytes;
+use unlatch_protocol::control::{Description, Fault, FaultKind, Loaded};
+use unlatch_protocol::digest::encode_base64url;
+use unlatch_protocol::rules::{KeyUse, TokenUse};
+use unlatch_sealed::Error;
+use unlatch_sealed::bundle::{self, Bundle};
+
+use crate::key::{KeyError, SigningKey};
+use crate::store::Split;
+
+/// The name of the one secret of a raw payload in configurations: `sealed:default`.
+const RAW_NAME: &str = "default";
+/// Bytes of the content key for A128GCM; the load stream always carries 32.
+const SHORT_CONTENT_KEY: usize = 16;
+
+/// The secrets of one sealed file, in the file's order.
+pub(crate) struct Secrets {
+    set: Option<[u8; 32]>,
+    all: Vec<Secret>,
+}
+
+/// One secret.
+pub(crate) struct Secret {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    rules: Option<String>,
+}
+
+/// What it is good for.
+pub(crate) enum Kind {
+    Key(Box<HeldKey>),
+    Token(Box<HeldToken>),
+}
+
+/// A private key with its rules.
+pub(crate) struct HeldKey {
+    pub(crate) key: SigningKey,
+    /// `None`: sealed without rules.
+    pub(crate) rules: Option<KeyUse>,
+    pub(crate) signatures: Counter,
+}
+
+/// A token with its rules.
+pub(crate) struct HeldToken {
+    pub(crate) value: Split,
+    /// `None`: sealed without rules, usable only where the configuration says `unbound`.
+    pub(crate) rules: Option<TokenUse>,
+    pub(crate) given: Counter,
+}
+
+/// Counts uses.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Secrets {
+    /// Open a sealed file. Plaintext, content key and every intermediate are wiped when this returns.
+    pub(crate) fn open(sealed: &[u8], mut content_key: LockedBytes) -> Result<Self, Fault> {
+        let bundle = match Bundle::open(sealed, &content_key) {
+            Err(Error::ContentKey) => {
+                content_key.truncate(SHORT_CONTENT_KEY);
+                Bundle::open(sealed, &content_key)
+            }
+            other => other,
+        };
+        drop(content_key);
+        crate::store::wipe_stack();
+        let bundle = bundle.map_err(|error| does_not_open(&error))?;
+        let is_raw = bundle.set.is_none();
+        let all = bundle
+            .secrets
+            .into_iter()
+            .map(|secret| Secret::read(secret, is_raw))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            set: bundle.set,
+            all,
+        })
+    }
+
+    /// The secret with this number: its position in the file, counted from 1.
+    pub(crate) fn by_id(&self, id: u16) -> Option<&Secret> {
+        self.all.get(usize::from(id).checked_sub(1)?)
+    }
+
+    /// The secret of this name and its number.
+    pub(crate) fn by_name(&self, name: &str) -> Option<(u16, &Secret)> {
+        (1..).zip(&self.all).find(|(_, secret)| secret.name == name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &Secret)> {
+        (1..).zip(&self.all)
+    }
+
+    pub(crate) fn set_text(&self) -> Option<String> {
+        self.set.as_ref().map(|set| encode_base64url(set))
+    }
+
+    /// Whether `other` came from the same bundle. Raw payloads have no set, so they never do.
+    pub(crate) fn is_same_set(&self, other: &Self) -> bool {
+        self.set.is_some() && self.set == other.set
+    }
+
+    /// The answer to load.
+    pub(crate) fn describe(&self) -> Loaded {
+        Loaded {
+            set: self.set_text(),
+            secrets: self.all.iter().map(Secret::describe).collect(),
+        }
+    }
+
+    pub(crate) fn reshare(&mut self) -> std::io::Result<()> {
+        for secret in &mut self.all {
+            match &mut secret.kind {
+                Kind::Key(held) => held.key.reshare()?,
+                Kind::Token(held) => held.value.reshare()?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Secret {
+    fn read(secret: bundle::Secret, is_raw: bool) -> Result<Self, Fault> {
+        let name = if is_raw {
+            RAW_NAME.to_owned()
+        } else {
+            secret.name
+        };
+        let rules = secret.rules;
+        let text = rules.as_deref();
+        let wrong_rules = |error: serde_json::Error| {
+            Fault::new(
+                FaultKind::Payload,
+                format!("sealed rules of {name:?} are not understood: {error}"),
+            )
+            .hint("the file was sealed by another version: use that one, or seal again")
+        };
+        let kind = match secret.kind {
+            bundle::Kind::PrivateKey(_) => Kind::Key(Box::new(HeldKey {
+                rules: text.map(KeyUse::parse).transpose().map_err(wrong_rules)?,
+                key: SigningKey::read(&secret.bytes).map_err(|error| wrong_key(&name, &error))?,
+                signatures: Counter::default(),
+            })),
+            bundle::Kind::Token => Kind::Token(Box::new(HeldToken {
+                rules: text.map(TokenUse::parse).transpose().map_err(wrong_rules)?,
+                value: Split::new(secret.bytes).map_err(|error| internal(&error))?,
+                given: Counter::default(),
+            })),
+        };
+        Ok(Self { name, kind, rules })
+    }
+
+    pub(crate) fn is_key(&self) -> bool {
+        matches!(self.kind, Kind::Key(_))
+    }
+
+    fn describe(&self) -> Description {
+        let (kind, algorithm) = match &self.kind {
+            Kind::Key(held) => ("private-key", Some(held.key.algorithm().name())),
+            Kind::Token(_) => ("token", None),
+        };
+        Description {
+            name: self.name.clone(),
+            kind,
+            algorithm,
+            r#use: self
+                .rules
+                .clone()
+                .and_then(|rules| RawValue::from_string(rules).ok()),
+        }
+    }
+}
+
+fn does_not_open(error: &Error) -> Fault {
+    let hint = match error {
+        Error::System(_) => return internal(error),
+        Error::NewerBundle => "update unlatch, or seal the secrets again with this version",
+        Error::Unauthentic => {
+            "the file was changed after sealing: restore it from a copy, or seal again"
+        }
+        _ => {
+            "the file is damaged or was not made for this program: restore it from a copy, or seal again"
+        }
+    };
+    Fault::new(
+        FaultKind::Payload,
+        format!("the sealed file does not open: {error}"),
+    )
+    .hint(hint)
+}
+
+fn wrong_key(name: &str, error: &KeyError) -> Fault {
+    match error {
+        KeyError::Memory(error) => internal(error),
+        _ => Fault::new(FaultKind::Payload, format!("private key {name:?}: {error}"))
+            .hint("seal a key that openssl pkey -check accepts"),
+    }
+}
+
+fn internal(error: &dyn std::error::Error) -> Fault {
+    Fault::new(
+        FaultKind::Internal,
+        format!("guard has no memory that can be locked: {error}"),
+    )
+    .hint("raise LimitMEMLOCK of the service")
+}

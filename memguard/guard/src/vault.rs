@@ -1,0 +1,285 @@
+//! The state that every thread shares: the secrets, the configuration in force, what was counted.
+//!
+//! Requests run under a read lock and leave nothing behind when they return; load, configure, reshare and drop take
+//! the write lock. Nothing is sent or received under either.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use unlatch_locked::LockedBytes;
+use unlatch_protocol::control::{Configuration, Configured, Fault, FaultKind, Loaded};
+use unlatch_protocol::rules::{KeyRole, KeyUse};
+use unlatch_protocol::{Refusal, TokenRequest};
+use unlatch_sealed::csr;
+
+use crate::configure::{self, InForce};
+use crate::context;
+use crate::scheme;
+use crate::secrets::{Counter, Secrets};
+use crate::tickets::Chain;
+
+/// See the module.
+pub(crate) struct Vault {
+    state: RwLock<State>,
+    tickets: Mutex<Option<Chain>>,
+    refused: [Counter; Refusal::ALL.len()],
+    started: Instant,
+}
+
+#[derive(Default)]
+struct State {
+    secrets: Option<Secrets>,
+    current: Option<InForce>,
+    /// For requests that were under way when the configuration changed.
+    previous: Option<InForce>,
+}
+
+impl Vault {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: RwLock::new(State::default()),
+            tickets: Mutex::new(None),
+            refused: Default::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Monotonic time since start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Take the secrets of an opened file.
+    pub(crate) fn load(&self, secrets: Secrets) -> Result<Loaded, Fault> {
+        let mut state = self.write();
+        if let Some(held) = &state.secrets {
+            if held.is_same_set(&secrets) {
+                return Ok(held.describe());
+            }
+            return Err(Fault::new(
+                FaultKind::State,
+                "another set of secrets is held; two sets are never mixed",
+            )
+            .hint("relock first, then unlock with the other sealed file"));
+        }
+        *self.tickets() = Some(Chain::random().map_err(|error| internal(&error))?);
+        let loaded = secrets.describe();
+        state.secrets = Some(secrets);
+        Ok(loaded)
+    }
+
+    /// Check a configuration and put it in force. A refused one changes nothing.
+    pub(crate) fn configure(&self, configuration: Configuration) -> Result<Configured, Fault> {
+        let mut state = self.write();
+        let secrets = state.secrets.as_ref().ok_or_else(locked)?;
+        let (in_force, configured) = configure::check(configuration, secrets)?;
+        state.previous = state.current.replace(in_force);
+        Ok(configured)
+    }
+
+    /// Which of these numbers are no private key of the set.
+    pub(crate) fn unknown_keys(&self, ids: &[u16]) -> Result<Vec<u16>, Fault> {
+        let state = self.read();
+        let secrets = state.secrets.as_ref().ok_or_else(locked)?;
+        let is_key = |id: u16| {
+            secrets
+                .by_id(id)
+                .is_some_and(crate::secrets::Secret::is_key)
+        };
+        Ok(ids.iter().copied().filter(|id| !is_key(*id)).collect())
+    }
+
+    /// Sign a server handshake message.
+    pub(crate) fn sign(&self, key: u16, scheme: u16, message: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let state = self.read();
+        let secrets = state.secrets.as_ref().ok_or(Refusal::Locked)?;
+        let in_force = state
+            .configurations()
+            .any(|configuration| configuration.keys.contains(&key));
+        let held = secrets
+            .by_id(key)
+            .and_then(|secret| secret.as_key())
+            .filter(|_| in_force)
+            .ok_or(Refusal::Unknown)?;
+        let version = context::check(message).map_err(|_| Refusal::Context)?;
+        let method = scheme::method(held.key.key_type(), scheme, version).ok_or(Refusal::Scheme)?;
+        let signature = held
+            .key
+            .sign(method, message)
+            .map_err(|_| Refusal::Internal)?;
+        held.signatures.add();
+        Ok(signature)
+    }
+
+    /// The token of a route, for one request.
+    pub(crate) fn token(&self, request: &TokenRequest<'_>) -> Result<LockedBytes, Refusal> {
+        let state = self.read();
+        let secrets = state.secrets.as_ref().ok_or(Refusal::Locked)?;
+        let mut found = state
+            .configurations()
+            .filter_map(|one| Some((one, one.routes.get(&request.route)?)));
+        let (configuration, (id, rule)) = found.next().ok_or(Refusal::Unknown)?;
+        let token = secrets
+            .by_id(*id)
+            .and_then(|secret| secret.as_token())
+            .ok_or(Refusal::Unknown)?;
+        rule.admits(request)?;
+        match &token.rules {
+            Some(rules) => rules.admits(request)?,
+            None if configuration.unbound => {}
+            None => return Err(Refusal::Outside),
+        }
+        let value = token
+            .value
+            .with_joined(LockedBytes::copy_from)
+            .and_then(|copy| copy);
+        let value = value.map_err(|_| Refusal::Internal)?;
+        token.given.add();
+        Ok(value)
+    }
+
+    /// A node's ticket keys, as the reply's payload.
+    pub(crate) fn ticket_keys(&self, node: &str) -> Result<LockedBytes, Refusal> {
+        let mut tickets = self.tickets();
+        let chain = tickets.as_mut().ok_or(Refusal::Locked)?;
+        chain
+            .reply(node, self.elapsed())
+            .map_err(|_| Refusal::Internal)
+    }
+
+    /// A certificate request (PEM) for a key's sealed names.
+    pub(crate) fn request_certificate(&self, name: &str) -> Result<String, Fault> {
+        let state = self.read();
+        let secrets = state.secrets.as_ref().ok_or_else(locked)?;
+        let held = secrets
+            .by_name(name)
+            .and_then(|(_, secret)| secret.as_key())
+            .ok_or_else(|| {
+                Fault::new(
+                    FaultKind::Key,
+                    format!("no private key named {name:?} in the sealed file"),
+                )
+            })?;
+        let not_sealed = |what: &str| {
+            Fault::new(FaultKind::Rules, format!("key {name:?} was sealed {what}"))
+                .hint("seal the key again with --names and the role csr")
+        };
+        let rules: &KeyUse = held
+            .rules
+            .as_ref()
+            .ok_or_else(|| not_sealed("without rules"))?;
+        if !rules.has_role(KeyRole::Csr) {
+            return Err(not_sealed("without the role csr"));
+        }
+        let names: Vec<&str> = rules.names.iter().flatten().map(String::as_str).collect();
+        if names.is_empty() {
+            return Err(not_sealed("without names"));
+        }
+        let wrong_name = |_| not_sealed("for names that a certificate cannot carry");
+        let info = csr::info(&names, held.key.spki()).map_err(wrong_name)?;
+        let signature = held
+            .key
+            .sign(held.key.request_method(), &info)
+            .map_err(|error| internal(&error))?;
+        held.signatures.add();
+        csr::assemble(&info, held.key.algorithm(), &signature).map_err(wrong_name)
+    }
+
+    /// Wipe every secret and forget the configuration.
+    pub(crate) fn forget(&self) {
+        *self.write() = State::default();
+        *self.tickets() = None;
+    }
+
+    /// New halves for everything that is held; past ticket epochs are wiped.
+    pub(crate) fn reshare(&self) -> io::Result<()> {
+        if let Some(chain) = self.tickets().as_mut() {
+            chain.advance(self.elapsed())?;
+            chain.reshare()?;
+        }
+        self.write()
+            .secrets
+            .as_mut()
+            .map_or(Ok(()), Secrets::reshare)
+    }
+
+    /// Count a refusal.
+    pub(crate) fn count(&self, refusal: Refusal) {
+        if let Some(counter) = self.refused.get(usize::from(refusal.code()) - 1) {
+            counter.add();
+        }
+    }
+
+    /// Refusals by name, those that never happened left out.
+    pub(crate) fn refusals(&self) -> Value {
+        let counted = Refusal::ALL
+            .iter()
+            .zip(&self.refused)
+            .filter(|(_, counter)| counter.value() > 0);
+        counted
+            .map(|(refusal, counter)| (refusal.name().to_owned(), json!(counter.value())))
+            .collect()
+    }
+
+    /// Counters of every secret.
+    pub(crate) fn status(&self) -> Value {
+        let state = self.read();
+        let secrets = state.secrets.as_ref();
+        let keys = secrets
+            .into_iter()
+            .flat_map(Secrets::iter)
+            .filter_map(|(id, secret)| {
+                let held = secret.as_key()?;
+                let in_use = state
+                    .current
+                    .as_ref()
+                    .is_some_and(|configuration| configuration.keys.contains(&id));
+                let algorithm = held.key.algorithm().name();
+                Some(
+                    json!({"id": id, "name": secret.name, "algorithm": algorithm, "in_use": in_use,
+                        "signatures": held.signatures.value()}),
+                )
+            });
+        let tokens = secrets.into_iter().flat_map(Secrets::iter).filter_map(|(id, secret)| {
+            let held = secret.as_token()?;
+            Some(json!({"id": id, "name": secret.name, "bound": held.rules.is_some(), "given": held.given.value()}))
+        });
+        json!({
+            "locked": secrets.is_none(), "configured": state.current.is_some(),
+            "set": secrets.and_then(Secrets::set_text),
+            "keys": keys.collect::<Vec<_>>(), "tokens": tokens.collect::<Vec<_>>(),
+            "refusals": self.refusals(), "uptime_seconds": self.elapsed().as_secs(),
+        })
+    }
+
+    // A panic while a lock is held ends the process (panic = "abort"), so a poisoned lock is not met in a release.
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tickets(&self) -> MutexGuard<'_, Option<Chain>> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The newest first.
+    fn configurations(&self) -> impl Iterator<Item = &InForce> {
+        self.current.iter().chain(&self.previous)
+    }
+}
+
+fn locked() -> Fault {
+    Fault::new(FaultKind::State, "no secrets are held").hint("unlock first")
+}
+
+fn internal(error: &dyn std::error::Error) -> Fault {
+    Fault::new(FaultKind::Internal, format!("guard failed: {error}"))
+}

@@ -1,0 +1,258 @@
+//! Worker sockets: one thread of a fixed pool for each, so that a slow or hostile peer holds up nobody else.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use unlatch_locked::LockedBytes;
+use unlatch_protocol::datagram::MAX_WORKER_BYTES;
+use unlatch_protocol::message::operation;
+use unlatch_protocol::{Datagram, Refusal, Request};
+
+use crate::rate::Bucket;
+use crate::vault::Vault;
+use crate::wire::{self, Received};
+
+/// 16 edge workers and an egress, twice: new sockets come before the old ones go.
+pub(crate) const THREADS: usize = 36;
+/// Enough for aws-lc's largest RSA key and the stack that `store` wipes.
+pub(crate) const STACK_BYTES: usize = 512 * 1024;
+/// How long `close_all` waits for threads to let go.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// What a socket may ask for.
+pub(crate) enum Rights {
+    Edge {
+        node: String,
+        /// `None`: every key of the configuration in force.
+        keys: Option<Vec<u16>>,
+        rate: u32,
+    },
+    Egress,
+}
+
+struct Job {
+    number: u64,
+    socket: Arc<OwnedFd>,
+    rights: Rights,
+}
+
+/// The threads and the sockets that they serve.
+pub(crate) struct Pool {
+    queue: Sender<Job>,
+    served: Arc<Served>,
+}
+
+#[derive(Default)]
+struct Served {
+    sockets: Mutex<Sockets>,
+    gone: Condvar,
+}
+
+#[derive(Default)]
+struct Sockets {
+    next: u64,
+    open: Vec<(u64, Arc<OwnedFd>)>,
+}
+
+impl Pool {
+    /// Start every thread; each waits at `ready` once it runs. None is started later: the filter forbids it.
+    pub(crate) fn start(vault: &Arc<Vault>, ready: &Arc<Barrier>) -> io::Result<Self> {
+        let (queue, jobs) = channel();
+        let jobs = Arc::new(Mutex::new(jobs));
+        let served = Arc::new(Served::default());
+        for number in 0..THREADS {
+            let (vault, ready) = (Arc::clone(vault), Arc::clone(ready));
+            let (jobs, served) = (Arc::clone(&jobs), Arc::clone(&served));
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || {
+                    ready.wait();
+                    run(&vault, &jobs, &served);
+                })?;
+        }
+        Ok(Self { queue, served })
+    }
+
+    /// Serve a socket. Gives `false` when no thread is free.
+    pub(crate) fn serve(&self, socket: OwnedFd, rights: Rights) -> bool {
+        let mut sockets = self.served.lock();
+        if sockets.open.len() >= THREADS {
+            return false;
+        }
+        let (number, socket) = (sockets.next, Arc::new(socket));
+        sockets.next += 1;
+        sockets.open.push((number, Arc::clone(&socket)));
+        self.queue
+            .send(Job {
+                number,
+                socket,
+                rights,
+            })
+            .is_ok()
+    }
+
+    /// How many sockets are served now.
+    pub(crate) fn len(&self) -> usize {
+        self.served.lock().open.len()
+    }
+
+    /// Shut every socket and wait until no thread holds one.
+    pub(crate) fn close_all(&self) {
+        let sockets = self.served.lock();
+        for (_, socket) in &sockets.open {
+            wire::close_both_ways(socket);
+        }
+        let still_open = |sockets: &mut Sockets| !sockets.open.is_empty();
+        let waited = self
+            .served
+            .gone
+            .wait_timeout_while(sockets, CLOSING, still_open);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Served {
+    fn lock(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, number: u64) {
+        self.lock().open.retain(|(open, _)| *open != number);
+        self.gone.notify_all();
+    }
+}
+
+fn run(vault: &Vault, jobs: &Mutex<Receiver<Job>>, served: &Served) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        serve(vault, &job);
+        drop(job.socket);
+        served.remove(job.number);
+    }
+}
+
+fn serve(vault: &Vault, job: &Job) {
+    // Longer by one byte than allowed, so that a datagram of exactly the limit is not taken for a longer one.
+    let mut buffer = vec![0; MAX_WORKER_BYTES + 1];
+    let mut peer = Peer::new(vault, &job.rights);
+    loop {
+        let received = match wire::receive(&job.socket, &mut buffer) {
+            Ok(Received::Bytes(length)) => buffer
+                .get(..length)
+                .filter(|bytes| bytes.len() <= MAX_WORKER_BYTES),
+            Ok(Received::Truncated) => None,
+            Ok(Received::End) | Err(_) => return,
+        };
+        let datagram = received.and_then(|bytes| Datagram::decode(bytes).ok());
+        let request = datagram
+            .as_ref()
+            .and_then(|datagram| Request::decode(datagram).ok());
+        let (Some(datagram), Some(request)) = (datagram, request) else {
+            vault.count(Refusal::Malformed);
+            let id = datagram.map_or(0, |datagram| datagram.request_id);
+            let _ = wire::send(
+                &job.socket,
+                operation::REFUSED,
+                0,
+                id,
+                &[Refusal::Malformed.code()],
+            );
+            return;
+        };
+        let sent = match peer.answer(&request) {
+            Ok(answer) => {
+                let operation = datagram.operation | operation::REPLY;
+                wire::send(
+                    &job.socket,
+                    operation,
+                    datagram.key,
+                    datagram.request_id,
+                    answer.bytes(),
+                )
+            }
+            Err(refusal) => {
+                vault.count(refusal);
+                wire::send(
+                    &job.socket,
+                    operation::REFUSED,
+                    datagram.key,
+                    datagram.request_id,
+                    &[refusal.code()],
+                )
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// One socket's rights and what they were used for.
+struct Peer<'a> {
+    vault: &'a Vault,
+    rights: &'a Rights,
+    bucket: Option<Bucket>,
+}
+
+enum Answer {
+    Public(Vec<u8>),
+    Secret(LockedBytes),
+}
+
+impl Answer {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Public(bytes) => bytes,
+            Self::Secret(bytes) => bytes.expose(),
+        }
+    }
+}
+
+impl<'a> Peer<'a> {
+    fn new(vault: &'a Vault, rights: &'a Rights) -> Self {
+        let bucket = match rights {
+            Rights::Edge { rate, .. } => Some(Bucket::new(*rate, vault.elapsed())),
+            Rights::Egress => None,
+        };
+        Self {
+            vault,
+            rights,
+            bucket,
+        }
+    }
+
+    fn answer(&mut self, request: &Request<'_>) -> Result<Answer, Refusal> {
+        match (request, self.rights) {
+            (
+                Request::Sign {
+                    key,
+                    scheme,
+                    message,
+                },
+                Rights::Edge { keys, .. },
+            ) => {
+                if keys.as_ref().is_some_and(|keys| !keys.contains(key)) {
+                    return Err(Refusal::NotForThisSocket);
+                }
+                let now = self.vault.elapsed();
+                if !self.bucket.as_mut().is_some_and(|bucket| bucket.take(now)) {
+                    return Err(Refusal::TooMany);
+                }
+                self.vault.sign(*key, *scheme, message).map(Answer::Public)
+            }
+            (Request::TicketKeys, Rights::Edge { node, .. }) => {
+                self.vault.ticket_keys(node).map(Answer::Secret)
+            }
+            (Request::Token(request), Rights::Egress) => {
+                self.vault.token(request).map(Answer::Secret)
+            }
+            _ => Err(Refusal::NotForThisSocket),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The supervisor's JSON to guard and guard's answers (docs/protocol.md sections 1.4 and 1.5).
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::digest::Digest;
+use crate::rules::InjectRule;
+
+/// Payload of configure.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Configuration {
+    /// The certificates of every listener.
+    pub certificates: Vec<CertificateClaim>,
+    /// The routes that inject a token.
+    pub inject: Vec<InjectRule>,
+    /// Whether tokens without sealed rules may be used.
+    #[serde(default)]
+    pub unbound: bool,
+}
+
+/// One certificate that edge will present, and the key it needs.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateClaim {
+    /// Place in the configuration, for messages.
+    pub r#where: String,
+    /// Name of the key in the bundle.
+    pub key: String,
+    /// DER of the leaf's SubjectPublicKeyInfo, base64url.
+    pub spki: String,
+    /// The leaf's subject alternative names.
+    pub names: Vec<String>,
+}
+
+/// Answer to configure.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Configured {
+    /// The keys that the configuration names.
+    pub keys: Vec<KeyFact>,
+    /// What an operator should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A key as edge needs to know it.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct KeyFact {
+    /// The number that sign requests use.
+    pub id: u16,
+    /// Name in the bundle.
+    pub name: String,
+    /// `ecdsa-p256`, `ed25519`, `rsa-2048`, …
+    pub algorithm: String,
+    /// SHA-256 of the DER SubjectPublicKeyInfo.
+    pub spki_sha256: Digest,
+}
+
+/// Payload of worker; the descriptor comes beside it.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(tag = "role", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Worker {
+    /// Signs handshakes and holds its node's ticket keys.
+    Edge {
+        /// Name of the node, part of its ticket keys.
+        node: String,
+        /// The keys that this worker may use; `null`: every key of the configuration in force.
+        #[serde(deserialize_with = "Option::deserialize")]
+        keys: Option<Vec<u16>>,
+        /// Most signatures in a second.
+        rate: u32,
+    },
+    /// Asks for tokens.
+    Egress {},
+}
+
+/// Payload of csr.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CsrRequest {
+    /// Name of the key in the bundle.
+    pub key: String,
+}
+
+/// Answer to load.
+#[derive(Debug, Serialize)]
+pub struct Loaded {
+    /// The bundle's set, base64url of 32 bytes; `null` for a raw payload.
+    pub set: Option<String>,
+    /// What was loaded.
+    pub secrets: Vec<Description>,
+}
+
+/// A secret without its bytes.
+#[derive(Debug, Serialize)]
+pub struct Description {
+    /// Name in the bundle.
+    pub name: String,
+    /// `private-key` or `token`.
+    pub kind: &'static str,
+    /// Of a private key.
+    pub algorithm: Option<String>,
+    /// The sealed rules as they stand in the bundle.
+    pub r#use: Option<Box<RawValue>>,
+}
+
+/// Why a control request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultKind {
+    /// The sealed file does not open or parse.
+    Payload,
+    /// The configuration is wider than the sealed rules.
+    Rules,
+    /// Certificate and key do not match, or no secret has this name.
+    Key,
+    /// Not in this state.
+    State,
+    /// The request itself is wrong.
+    Malformed,
+    /// Guard failed.
+    Internal,
+}
+
+/// A refusal on the control socket and on the load stream. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Fault {
+    /// What kind of thing is wrong.
+    #[serde(rename = "error")]
+    pub kind: FaultKind,
+    /// What was expected and what came.
+    pub message: String,
+    /// The next step.
+    pub hint: Option<String>,
+    /// Place in the configuration.
+    pub r#where: Option<String>,
+}
+
+impl Fault {
+    /// Without hint and place.
+    #[must_use]
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+            r#where: None,
+        }
+    }
+
+    /// With the next step.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// With the place in the configuration.
+    #[must_use]
+    pub fn at(self, place: impl Into<String>) -> Self {
+        Self {
+            r#where: Some(place.into()),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worker_requests_are_told_apart_by_role() {
+        let edge = r#"{"role": "edge", "node": "a", "keys": [1], "rate": 20}"#;
+        assert!(matches!(
+            serde_json::from_str(edge),
+            Ok(Worker::Edge { rate: 20, .. })
+        ));
+        assert!(matches!(
+            serde_json::from_str(r#"{"role": "egress"}"#),
+            Ok(Worker::Egress {})
+        ));
+        for bad in [
+            r#"{"role": "edge", "keys": [1], "rate": 20}"#,
+            r#"{"role": "edge", "node": "a", "keys": [65536], "rate": 20}"#,
+            r#"{"role": "egress", "keys": [1]}"#,
+            r#"{"role": "root"}"#,
+            r#"{}"#,
+        ] {
+            assert!(serde_json::from_str::<Worker>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn faults_are_written_as_documented() {
+        let fault = Fault::new(FaultKind::Rules, "wider").at("routes[0].inject");
+
+        let json = serde_json::to_string(&fault).unwrap();
+
+        assert_eq!(
+            json,
+            r#"{"error":"rules","message":"wider","hint":null,"where":"routes[0].inject"}"#
+        );
+    }
+}

@@ -1,0 +1,367 @@
+//! Requests and replies of worker sockets.
+
+use crate::caller::Caller;
+use crate::datagram::{Datagram, Malformed, Reader, push_field};
+
+/// Numbers of the operations. A reply has the top bit set.
+pub mod operation {
+    /// Edge: sign a server handshake message.
+    pub const SIGN: u8 = 0x01;
+    /// Edge: ticket keys of this socket's node.
+    pub const TICKET_KEYS: u8 = 0x02;
+    /// Egress: the token of an inject route.
+    pub const TOKEN: u8 = 0x10;
+    /// Supervisor: take a stream from unlock.
+    pub const LOAD: u8 = 0x40;
+    /// Supervisor: check and adopt a configuration.
+    pub const CONFIGURE: u8 = 0x41;
+    /// Supervisor: a socket for a worker.
+    pub const WORKER: u8 = 0x42;
+    /// Supervisor: a certificate request.
+    pub const CSR: u8 = 0x43;
+    /// Supervisor: counters and memory facts.
+    pub const STATUS: u8 = 0x44;
+    /// Supervisor: forget every secret.
+    pub const DROP: u8 = 0x45;
+    /// Set in every reply.
+    pub const REPLY: u8 = 0x80;
+    /// The reply that says no.
+    pub const REFUSED: u8 = 0xff;
+}
+
+/// Why guard said no. The number is the one payload byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Refusal {
+    /// No message of this protocol; the socket is closed.
+    Malformed = 1,
+    /// Unknown key or inject route.
+    Unknown = 2,
+    /// This socket may not ask for that.
+    NotForThisSocket = 3,
+    /// The signature scheme does not fit key or protocol version.
+    Scheme = 4,
+    /// Not a server handshake message.
+    Context = 5,
+    /// The caller is not allowed.
+    Caller = 6,
+    /// Upstream, method or path lies outside the rules.
+    Outside = 7,
+    /// More requests than this socket may make.
+    TooMany = 8,
+    /// Guard failed.
+    Internal = 9,
+    /// No secrets are loaded.
+    Locked = 10,
+}
+
+impl Refusal {
+    /// Every reason, in the order of the numbers.
+    pub const ALL: [Self; 10] = [
+        Self::Malformed,
+        Self::Unknown,
+        Self::NotForThisSocket,
+        Self::Scheme,
+        Self::Context,
+        Self::Caller,
+        Self::Outside,
+        Self::TooMany,
+        Self::Internal,
+        Self::Locked,
+    ];
+
+    /// From the payload byte.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|refusal| refusal.code() == code)
+    }
+
+    /// The payload byte.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The name under which guard counts and logs it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::NotForThisSocket => "not_for_this_socket",
+            Self::Scheme => "scheme",
+            Self::Context => "context",
+            Self::Caller => "caller",
+            Self::Outside => "outside",
+            Self::TooMany => "too_many",
+            Self::Internal => "internal",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+/// What a worker asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Edge: sign this unhashed handshake message.
+    Sign {
+        /// The key's number.
+        key: u16,
+        /// TLS SignatureScheme.
+        scheme: u16,
+        /// The unhashed message.
+        message: &'a [u8],
+    },
+    /// Edge: its node's ticket keys.
+    TicketKeys,
+    /// Egress: the token of a route.
+    Token(TokenRequest<'a>),
+}
+
+/// For which request egress wants a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRequest<'a> {
+    /// The inject route's number.
+    pub route: u16,
+    /// HTTP method.
+    pub method: &'a str,
+    /// `https://host:port`, as verified by TLS.
+    pub upstream: &'a str,
+    /// Normalised path without query.
+    pub path: &'a str,
+    /// Who asked edge.
+    pub caller: Caller,
+}
+
+impl<'a> Request<'a> {
+    /// Read a worker's datagram. Control operations are malformed here.
+    ///
+    /// # Errors
+    /// Unknown operation, missing or surplus bytes, a key number where none belongs.
+    pub fn decode(datagram: &Datagram<'a>) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(datagram.payload);
+        let request = match datagram.operation {
+            operation::SIGN => Self::Sign {
+                key: datagram.key,
+                scheme: reader.u16()?,
+                message: reader.rest(),
+            },
+            operation::TICKET_KEYS if datagram.key == 0 => Self::TicketKeys,
+            operation::TOKEN => Self::Token(TokenRequest {
+                route: datagram.key,
+                method: reader.text()?,
+                upstream: reader.text()?,
+                path: reader.text()?,
+                caller: Caller::decode(&mut reader)?,
+            }),
+            _ => return Err(Malformed),
+        };
+        reader.end()?;
+        Ok(request)
+    }
+
+    /// The whole datagram.
+    ///
+    /// # Errors
+    /// A field over 65535 bytes.
+    pub fn encode(&self, request_id: u32) -> Result<Vec<u8>, Malformed> {
+        let mut payload = Vec::new();
+        let (operation, key) = match self {
+            Self::Sign {
+                key,
+                scheme,
+                message,
+            } => {
+                payload.extend_from_slice(&scheme.to_be_bytes());
+                payload.extend_from_slice(message);
+                (operation::SIGN, *key)
+            }
+            Self::TicketKeys => (operation::TICKET_KEYS, 0),
+            Self::Token(token) => {
+                for field in [token.method, token.upstream, token.path] {
+                    push_field(&mut payload, field.as_bytes())?;
+                }
+                token.caller.encode(&mut payload)?;
+                (operation::TOKEN, token.route)
+            }
+        };
+        Ok(Datagram {
+            operation,
+            key,
+            request_id,
+            payload: &payload,
+        }
+        .encode())
+    }
+}
+
+/// Ticket keys of one node. Field by field what reply 0x82 carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TicketKeys<'a> {
+    /// Number of the current epoch, counted from guard's start.
+    pub epoch: u64,
+    /// Seconds until the next one.
+    pub seconds_left: u32,
+    /// Key of the epoch before; in the first epoch a key that never encrypted anything.
+    pub previous: &'a [u8; 32],
+    /// Key of the current epoch.
+    pub current: &'a [u8; 32],
+}
+
+/// What guard answers. Borrowed from the datagram, so that a token is read where it was received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// To sign.
+    Signature(&'a [u8]),
+    /// To ticket keys.
+    TicketKeys(TicketKeys<'a>),
+    /// To token.
+    Token(&'a [u8]),
+    /// To anything.
+    Refused(Refusal),
+}
+
+impl<'a> Reply<'a> {
+    /// Read guard's datagram; compare its `request_id` with the one that was sent.
+    ///
+    /// # Errors
+    /// Unknown operation or refusal, missing or surplus bytes.
+    pub fn decode(datagram: &Datagram<'a>) -> Result<Self, Malformed> {
+        const SIGNED: u8 = operation::SIGN | operation::REPLY;
+        const TICKET_KEYS: u8 = operation::TICKET_KEYS | operation::REPLY;
+        const TOKEN: u8 = operation::TOKEN | operation::REPLY;
+        let mut reader = Reader::new(datagram.payload);
+        let reply = match datagram.operation {
+            SIGNED => Self::Signature(reader.rest()),
+            TICKET_KEYS => Self::TicketKeys(TicketKeys {
+                epoch: reader.u64()?,
+                seconds_left: reader.u32()?,
+                previous: reader.bytes(32)?.try_into().map_err(|_| Malformed)?,
+                current: reader.bytes(32)?.try_into().map_err(|_| Malformed)?,
+            }),
+            TOKEN => Self::Token(reader.rest()),
+            operation::REFUSED => Self::Refused(Refusal::from_code(reader.u8()?).ok_or(Malformed)?),
+            _ => return Err(Malformed),
+        };
+        reader.end()?;
+        Ok(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn token() -> TokenRequest<'static> {
+        TokenRequest {
+            route: 3,
+            method: "POST",
+            upstream: "https://api.psp.example:443",
+            path: "/v1/x",
+            caller: Caller::from_address("::1".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn every_request_survives_the_wire() {
+        let sign = Request::Sign {
+            key: 1,
+            scheme: 0x0403,
+            message: b"message",
+        };
+        for request in [sign, Request::TicketKeys, Request::Token(token())] {
+            let bytes = request.encode(77).unwrap();
+            let datagram = Datagram::decode(&bytes).unwrap();
+
+            assert_eq!(datagram.request_id, 77);
+            assert_eq!(Request::decode(&datagram), Ok(request));
+        }
+    }
+
+    #[test]
+    fn surplus_and_missing_bytes_are_malformed() {
+        let whole = Request::Token(token()).encode(1).unwrap();
+        let whole = Datagram::decode(&whole).unwrap();
+        let longer = [whole.payload, b"x"].concat();
+
+        for payload in [&longer[..], &whole.payload[..whole.payload.len() - 1], b""] {
+            let datagram = Datagram { payload, ..whole };
+            assert_eq!(Request::decode(&datagram), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn ticket_keys_take_no_payload_and_no_key() {
+        for (key, payload) in [(1, &b""[..]), (0, b"x")] {
+            let datagram = Datagram {
+                operation: operation::TICKET_KEYS,
+                key,
+                request_id: 0,
+                payload,
+            };
+            assert_eq!(Request::decode(&datagram), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn replies_are_read_from_the_datagram() {
+        let keys = [
+            &7_u64.to_be_bytes()[..],
+            &60_u32.to_be_bytes(),
+            &[1; 32],
+            &[2; 32],
+        ]
+        .concat();
+        let reply = |operation, payload| {
+            Reply::decode(&Datagram {
+                operation,
+                key: 0,
+                request_id: 0,
+                payload,
+            })
+        };
+
+        assert!(reply(0x81, b"sig") == Ok(Reply::Signature(b"sig")));
+        assert!(reply(0x90, b"tok") == Ok(Reply::Token(b"tok")));
+        assert!(reply(0xff, &[6]) == Ok(Reply::Refused(Refusal::Caller)));
+        let expected = TicketKeys {
+            epoch: 7,
+            seconds_left: 60,
+            previous: &[1; 32],
+            current: &[2; 32],
+        };
+        assert!(reply(0x82, &keys) == Ok(Reply::TicketKeys(expected)));
+        for (operation, payload) in [
+            (0xff, &[11][..]),
+            (0xff, &[]),
+            (0xff, &[1, 1]),
+            (0x82, &keys[1..]),
+            (0x01, b""),
+        ] {
+            assert!(reply(operation, payload).is_err());
+        }
+    }
+
+    #[test]
+    fn refusals_have_the_documented_numbers() {
+        for (number, refusal) in (1..).zip(Refusal::ALL) {
+            assert_eq!(refusal.code(), number);
+            assert_eq!(Refusal::from_code(number), Some(refusal));
+        }
+        assert_eq!(Refusal::from_code(0), None);
+        assert_eq!(Refusal::from_code(11), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_stops_the_decoders(operation: u8, key: u16, payload: Vec<u8>) {
+            let datagram = Datagram { operation, key, request_id: 0, payload: &payload };
+            if let Ok(request) = Request::decode(&datagram) {
+                prop_assert_eq!(request.encode(0).unwrap(), datagram.encode());
+            }
+            let _ = Reply::decode(&datagram).is_ok();
+        }
+    }
+}

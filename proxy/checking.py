@@ -1,0 +1,54 @@
+"""`unlatch check`: what can be known about a configuration while everything is locked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from unlatch.bootstrap.sealed import SealedFile
+from unlatch.errors import ConfigError
+from unlatch.memguard.control import guard_program
+from unlatch.proxy import config_file
+from unlatch.proxy.child import EDGE_PROGRAM
+from unlatch.proxy.wiring import RouteIds, read_wiring
+
+SELF_TEST_SECONDS = 30.0
+
+
+def check(path: Path) -> Iterator[str]:
+    """One line for each thing that holds; the first that does not is raised."""
+    loaded = config_file.load(path)
+    wiring = read_wiring(loaded, RouteIds())
+    yield f"configuration {path}: valid, digest {loaded.digest}"
+    bundle = loaded.config.unlock.bundle
+    SealedFile.parse(loaded.read(bundle, place="unlock.bundle"))
+    yield f"sealed file {bundle}: readable, its rules are checked after unlock"
+    yield f"certificates: {len(wiring.chains)} chain(s) readable"
+    hook = loaded.config.unlock.hook
+    if hook is not None:
+        if not os.access(hook[0], os.X_OK):
+            raise ConfigError(
+                f"the approval hook {hook[0]} cannot be executed ({loaded.where('unlock.hook')})"
+            )
+        yield f"approval hook {hook[0]}: executable"
+    for program in (guard_program(), EDGE_PROGRAM):
+        if not os.access(program, os.X_OK):
+            raise ConfigError(
+                f"{program} is missing", hint="install unlatch again: pip install --force-reinstall unlatch"
+            )
+    _self_test(guard_program())
+    yield "guard: self-test passed under its system call filter"
+
+
+def _self_test(program: Path) -> None:
+    try:
+        result = subprocess.run(
+            [program, "--self-test"], capture_output=True, timeout=SELF_TEST_SECONDS, check=False, env={}
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"guard's self-test did not end, {program}") from error
+    if result.returncode != 0:
+        last = result.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise ConfigError(f"guard's self-test failed: {last or result.returncode}, {program}")

@@ -1,0 +1,280 @@
+//! The JSON that the supervisor hands over in a memfd (docs/protocol.md section 2).
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek};
+use std::os::fd::{OwnedFd, RawFd};
+
+use serde::Deserialize;
+
+use crate::error::StartError;
+
+/// A configuration larger than this is not one.
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Which half of the program this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// Talks to the internet.
+    Edge,
+    /// Puts tokens into requests.
+    Egress,
+}
+
+/// Everything that one role is told.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Config {
+    pub(crate) role: Role,
+    #[serde(default = "one")]
+    pub(crate) workers: usize,
+    /// Guard's sockets, one per worker.
+    #[serde(default)]
+    pub(crate) guard: Vec<RawFd>,
+    /// Edge: the socket to egress.
+    #[serde(default)]
+    pub(crate) egress: Option<RawFd>,
+    /// Egress: the socket to edge.
+    #[serde(default)]
+    pub(crate) edge: Option<RawFd>,
+    #[serde(default)]
+    pub(crate) listeners: Vec<Listener>,
+    #[serde(default)]
+    pub(crate) routes: Vec<Route>,
+    pub(crate) upstreams: BTreeMap<String, Upstream>,
+    #[serde(default)]
+    pub(crate) timeouts_ms: Timeouts,
+    #[serde(default)]
+    pub(crate) limits: Limits,
+    #[serde(default)]
+    pub(crate) access_log: AccessLog,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listener {
+    /// The address as configured; routes and log lines name it.
+    pub(crate) name: String,
+    /// Listening sockets, one per worker.
+    pub(crate) sockets: Vec<RawFd>,
+    pub(crate) certificates: Vec<Certificate>,
+    /// PEM: clients must show a certificate that chains to one of these.
+    pub(crate) client_ca: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Certificate {
+    /// PEM, leaf first.
+    pub(crate) chain: String,
+    /// Guard's number of the key.
+    pub(crate) key: u16,
+    pub(crate) algorithm: String,
+}
+
+/// A route of edge (`listener` to `inject`) or of egress (`id`, `header`, `scheme`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    pub(crate) upstream: String,
+    #[serde(default)]
+    pub(crate) listener: Option<String>,
+    #[serde(default)]
+    pub(crate) host: Option<String>,
+    #[serde(default)]
+    pub(crate) path: Option<String>,
+    #[serde(default)]
+    pub(crate) strip_prefix: Option<String>,
+    #[serde(default)]
+    pub(crate) inject: Option<Inject>,
+    #[serde(default)]
+    pub(crate) id: Option<u16>,
+    #[serde(default)]
+    pub(crate) header: Option<String>,
+    #[serde(default)]
+    pub(crate) scheme: Option<Scheme>,
+}
+
+/// What edge knows of a token: which one, and which header it must keep clients from setting.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Inject {
+    pub(crate) id: u16,
+    pub(crate) header: String,
+}
+
+/// How a token is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scheme {
+    /// `Bearer TOKEN`
+    Bearer,
+    /// The token alone.
+    Raw,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Upstream {
+    /// `host:port`, taken in turn.
+    pub(crate) servers: Vec<String>,
+    #[serde(default)]
+    pub(crate) tls: Option<UpstreamTls>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpstreamTls {
+    /// The name that the certificate must hold.
+    pub(crate) name: String,
+    /// PEM; null is the system's store.
+    pub(crate) ca: Option<String>,
+}
+
+/// Milliseconds.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default)]
+pub(crate) struct Timeouts {
+    /// From accept to the end of the handshake.
+    pub(crate) handshake: u64,
+    /// From a request's first byte to the end of its head.
+    pub(crate) header: u64,
+    /// Between requests.
+    pub(crate) idle: u64,
+    pub(crate) connect: u64,
+    /// From the request's last byte to the response's first.
+    pub(crate) response: u64,
+    /// Without a byte moved, in either body.
+    pub(crate) body: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { handshake: 10_000, header: 10_000, idle: 75_000, connect: 5_000, response: 60_000, body: 60_000 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default)]
+pub(crate) struct Limits {
+    /// Longest request head.
+    pub(crate) header_bytes: usize,
+    /// Most fields in it.
+    pub(crate) headers: usize,
+    /// Client connections of the whole process.
+    pub(crate) connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { header_bytes: 32 * 1024, headers: 100, connections: 10_000 }
+    }
+}
+
+/// Where access lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum AccessLog {
+    /// Standard error, or nowhere.
+    Switch(bool),
+    /// An inherited descriptor.
+    Descriptor(RawFd),
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self::Switch(true)
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Config {
+    /// Read a memfd from its first byte and check what every later step relies on.
+    pub(crate) fn read(memfd: OwnedFd) -> Result<Self, StartError> {
+        let mut file = std::fs::File::from(memfd);
+        let mut text = String::new();
+        file.rewind()?;
+        file.take(MAX_BYTES).read_to_string(&mut text)?;
+        let config: Self = serde_json::from_str(&text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        if self.workers == 0 || self.workers > 64 {
+            return Err(StartError::Config("workers is not between 1 and 64".to_owned()));
+        }
+        if !self.guard.is_empty() && self.guard.len() != self.workers {
+            return Err(StartError::Config("guard has not one socket per worker".to_owned()));
+        }
+        for listener in &self.listeners {
+            if listener.sockets.len() != self.workers {
+                return Err(StartError::Config(format!("listener {} has not one socket per worker", listener.name)));
+            }
+        }
+        for (name, upstream) in &self.upstreams {
+            if upstream.servers.is_empty() {
+                return Err(StartError::Config(format!("upstream {name} has no server")));
+            }
+        }
+        for route in &self.routes {
+            if !self.upstreams.contains_key(&route.upstream) {
+                return Err(StartError::Config(format!("no upstream is named {}", route.upstream)));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, StartError> {
+        let config: Config = serde_json::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    #[test]
+    fn documented_configurations_are_read() {
+        let edge = parse(
+            r#"{"role": "edge", "workers": 2, "node": "n", "guard": [5, 6], "egress": 7,
+            "listeners": [{"name": "0.0.0.0:443", "sockets": [8, 9],
+                           "certificates": [{"chain": "PEM", "key": 1, "algorithm": "ecdsa-p256"}], "client_ca": null}],
+            "routes": [{"listener": null, "host": "pay.example", "path": "/psp/*", "upstream": "app", "strip_prefix": "/psp",
+                        "inject": {"id": 1, "header": "Authorization"}}],
+            "upstreams": {"app": {"servers": ["127.0.0.1:8080"], "tls": null}},
+            "timeouts_ms": {"handshake": 1}, "limits": {"connections": 5}, "access_log": false}"#,
+        )
+        .unwrap();
+        let egress = parse(
+            r#"{"role": "egress", "guard": [5], "edge": 7,
+            "routes": [{"id": 1, "upstream": "psp", "header": "Authorization", "scheme": "bearer"}],
+            "upstreams": {"psp": {"servers": ["a:443"], "tls": {"name": "a", "ca": null}}}}"#,
+        )
+        .unwrap();
+
+        assert_eq!((1, 75_000), (edge.timeouts_ms.handshake, edge.timeouts_ms.idle));
+        assert_eq!((5, 100), (edge.limits.connections, edge.limits.headers));
+        assert_eq!(AccessLog::Switch(false), edge.access_log);
+        assert_eq!((Role::Egress, Some(Scheme::Bearer)), (egress.role, egress.routes[0].scheme));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        for text in [
+            r#"{"role": "edge", "workers": 0, "upstreams": {}}"#,
+            r#"{"role": "edge", "workers": 2, "guard": [5], "upstreams": {}}"#,
+            r#"{"role": "edge", "routes": [{"upstream": "x"}], "upstreams": {}}"#,
+            r#"{"role": "edge", "upstreams": {"x": {"servers": []}}}"#,
+            r#"{"role": "edge", "upstreams": {"x": {"servers": ["a:1"], "tsl": {}}}}"#,
+            r#"{"role": "other", "upstreams": {}}"#,
+            "[]",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Upstreams that need a token: always TLS, always a verified name.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+
+use crate::config::UpstreamTls;
+use crate::deadlines::Deadline;
+use crate::dial::{self, before};
+use crate::error::StartError;
+use crate::identity::read_certificates;
+use crate::live::{place_of, trust};
+use crate::pool::Conn;
+use crate::tls_stream::{Broken, TlsStream};
+use crate::transfer::Failure;
+
+/// How one upstream is verified.
+pub(crate) struct Verification {
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+    /// Tells pools of differently verified upstreams apart.
+    label: String,
+}
+
+/// One server of an upstream.
+pub(crate) struct Target {
+    /// Position of its pool.
+    pub(crate) server: usize,
+    /// `https://name:port`, as guard knows it.
+    pub(crate) origin: String,
+    /// What the upstream sees as Host.
+    pub(crate) host: String,
+    address: String,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+}
+
+/// The trust that `tls` asks for.
+pub(crate) fn client_config(tls: &UpstreamTls, place: &str) -> Result<Verification, StartError> {
+    let roots = match &tls.ca {
+        Some(pem) => trust(&read_certificates(pem, place)?, place)?,
+        None => system_roots(place)?,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StartError::certificate(place, error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let name = ServerName::try_from(tls.name.clone()).map_err(|error| StartError::certificate(place, error))?;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, tls.ca.as_deref().unwrap_or("system").as_bytes());
+    Ok(Verification { name, config: Arc::new(config), label: format!("{} {digest:?}", tls.name) })
+}
+
+fn system_roots(place: &str) -> Result<rustls::RootCertStore, StartError> {
+    let mut roots = rustls::RootCertStore::empty();
+    // Certificates that this rustls cannot use are left out, as every TLS client does.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err(StartError::certificate(place, "the system's store holds no certificate")) } else { Ok(roots) }
+}
+
+impl Target {
+    /// A server `host:port` of this upstream; notes its pool in `servers`.
+    pub(crate) fn new(upstream: &str, address: &str, how: &Verification, servers: &mut Vec<String>) -> Result<Self, StartError> {
+        let port = address.rsplit_once(':').map(|(_, port)| port);
+        let port: u16 = port
+            .and_then(|port| port.parse().ok())
+            .ok_or_else(|| StartError::Config(format!("upstream {upstream}: {address} has no port")))?;
+        let name = match &how.name {
+            ServerName::IpAddress(rustls::pki_types::IpAddr::V6(_)) => format!("[{}]", how.name.to_str()),
+            name => name.to_str().into_owned(),
+        };
+        Ok(Self {
+            server: place_of(&format!("{address} {}", how.label), servers),
+            origin: format!("https://{name}:{port}"),
+            host: if port == 443 { name } else { format!("{name}:{port}") },
+            address: address.to_owned(),
+            name: how.name.clone(),
+            config: Arc::clone(&how.config),
+        })
+    }
+
+    /// A new connection whose peer proved its name.
+    pub(crate) async fn connect(&self, deadline: &Deadline, milliseconds: u64) -> Result<Conn, Failure> {
+        let io = dial::server(&self.address, deadline, milliseconds).await?;
+        let tls = UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|_| Failure::Connect)?;
+        let mut stream = Box::new(TlsStream::new(io, tls));
+        match before(deadline, shake_hands(&mut stream)).await {
+            None => Err(Failure::ConnectLate),
+            Some(Err(Broken)) => Err(Failure::Untrusted),
+            Some(Ok(())) => Ok(Conn::Tls(stream)),
+        }
+    }
+}
+
+async fn shake_hands(stream: &mut TlsStream<UnbufferedClientConnection>) -> Result<(), Broken> {
+    stream.begin()?;
+    while stream.is_handshaking() {
+        if !stream.is_flushed() {
+            poll_fn(|cx| stream.poll_flush(cx)).await?;
+        }
+        poll_fn(|cx| stream.poll_fill(cx)).await?;
+        if stream.has_ended() {
+            return Err(Broken);
+        }
+    }
+    poll_fn(|cx| stream.poll_flush(cx)).await
+}

@@ -1,0 +1,55 @@
+//! The part of unlatch that talks to the internet: TLS in, HTTP out; no key and no token of its own.
+//!
+//! One program, two roles. **edge** terminates TLS with signatures from guard and proxies to plain upstreams. **egress**
+//! has no listener: it takes requests from edge over an inherited socket, asks guard for a token, writes it into the
+//! request and sends that over verified TLS.
+//!
+//! * [`http`] – HTTP/1.1 as a pure library: heads, chunks, routes, what goes on to whom.
+//! * `session`, `tls_stream`, `exchange`, `transfer` – one client, its TLS, one of its requests, the bytes of that.
+//! * `guard`, `signer`, `tickets`, `certificates`, `identity` – what of TLS needs secrets or decides about trust.
+//! * `run`, `control`, `serve`, `worker`, `shared`, `live` – the process, its supervisor, its threads.
+
+mod accesslog;
+mod buffers;
+mod certificates;
+mod config;
+mod control;
+mod counters;
+mod deadlines;
+mod dial;
+mod download;
+mod downstream;
+mod egress;
+mod error;
+mod exchange;
+mod guard;
+pub mod http;
+mod identity;
+mod live;
+mod plan;
+mod pool;
+mod reply;
+mod run;
+mod serve;
+mod session;
+mod shared;
+mod signer;
+mod sys;
+mod tickets;
+mod tls_stream;
+mod transfer;
+mod upload;
+mod worker;
+
+use std::process::ExitCode;
+
+/// The whole program. `start_wiping` is called in the role that meets tokens, before it meets one.
+pub fn main(start_wiping: impl FnOnce()) -> ExitCode {
+    match run::run(std::env::args().skip(1), start_wiping) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("unlatch-edge: error: {error}");
+            ExitCode::from(21)
+        }
+    }
+}

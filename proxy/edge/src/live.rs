@@ -1,0 +1,160 @@
+//! Building what edge serves from its configuration.
+
+use std::sync::Arc;
+
+use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::RootCertStore;
+use webpki::EndEntityCert;
+
+use crate::certificates::Certificates;
+use crate::config::{self, Config};
+use crate::error::StartError;
+use crate::guard::Guard;
+use crate::http::routes::Pattern;
+use crate::identity::{ClientCas, read_certificates};
+use crate::shared::{Live, RoleLive};
+use crate::signer::{GuardKey, KeyKind};
+use crate::tickets::{TicketKeys, Ticketer};
+
+/// What only edge has.
+pub(crate) struct EdgeLive {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) routes: Vec<Route>,
+}
+
+/// One address that speaks TLS.
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    pub(crate) tls: Arc<ServerConfig>,
+    /// Set where clients must show certificates.
+    pub(crate) client_cas: Option<ClientCas>,
+}
+
+/// Where requests of a pattern go.
+pub(crate) struct Route {
+    pub(crate) pattern: Pattern,
+    pub(crate) strip_prefix: Option<String>,
+    pub(crate) upstream: String,
+    /// Positions in [`Live::servers`].
+    pub(crate) servers: Vec<usize>,
+    pub(crate) inject: Option<config::Inject>,
+}
+
+/// Check the configuration and build everything from it; nothing is in force before it is published.
+pub(crate) fn build_edge(
+    config: &Config,
+    generation: u64,
+    guard: &Arc<Guard>,
+    tickets: &Arc<TicketKeys>,
+) -> Result<Live, StartError> {
+    let mut servers = Vec::new();
+    let routes = config.routes.iter().map(|route| build_route(route, config, &mut servers)).collect::<Result<_, _>>()?;
+    let listeners = config
+        .listeners
+        .iter()
+        .map(|listener| build_listener(listener, guard, tickets))
+        .collect::<Result<Vec<_>, _>>()?;
+    if listeners.is_empty() {
+        return Err(StartError::Config("no listener".to_owned()));
+    }
+    Ok(Live {
+        generation,
+        timeouts: config.timeouts_ms,
+        limits: config.limits,
+        servers,
+        access_log: config.access_log != config::AccessLog::Switch(false),
+        role: RoleLive::Edge(EdgeLive { listeners, routes }),
+    })
+}
+
+fn build_route(route: &config::Route, config: &Config, servers: &mut Vec<String>) -> Result<Route, StartError> {
+    let upstream = config
+        .upstreams
+        .get(&route.upstream)
+        .ok_or_else(|| StartError::Config(format!("no upstream is named {}", route.upstream)))?;
+    if route.inject.is_none() && upstream.tls.is_some() {
+        let message = format!("upstream {} speaks TLS; edge reaches such ones through egress only", route.upstream);
+        return Err(StartError::Config(message));
+    }
+    let positions = match route.inject {
+        Some(_) => Vec::new(),
+        None => upstream.servers.iter().map(|server| place_of(server, servers)).collect(),
+    };
+    Ok(Route {
+        pattern: Pattern::new(route.listener.as_deref(), route.host.as_deref(), route.path.as_deref()),
+        strip_prefix: route.strip_prefix.clone(),
+        upstream: route.upstream.clone(),
+        servers: positions,
+        inject: route.inject.clone(),
+    })
+}
+
+/// Position of `server` in the table, at its end if it is new.
+pub(crate) fn place_of(server: &str, servers: &mut Vec<String>) -> usize {
+    servers.iter().position(|known| known == server).unwrap_or_else(|| {
+        servers.push(server.to_owned());
+        servers.len() - 1
+    })
+}
+
+fn build_listener(
+    listener: &config::Listener,
+    guard: &Arc<Guard>,
+    tickets: &Arc<TicketKeys>,
+) -> Result<Listener, StartError> {
+    let place = format!("listener {}", listener.name);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StartError::certificate(&place, error))?;
+    let (builder, client_cas) = match &listener.client_ca {
+        None => (builder.with_no_client_auth(), None),
+        Some(pem) => {
+            let place = format!("{place}, client_ca");
+            let certificates = read_certificates(pem, &place)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(trust(&certificates, &place)?), provider)
+                .build()
+                .map_err(|error| StartError::certificate(&place, error))?;
+            (builder.with_client_cert_verifier(verifier), Some(ClientCas::new(&certificates, &place)?))
+        }
+    };
+    let mut tls = builder.with_cert_resolver(Arc::new(build_certificates(listener, guard, &place)?));
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Without this rustls fills a session cache beside the tickets. One ticket instead of two is 4 µs cheaper.
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    tls.send_tls13_tickets = 1;
+    tls.ticketer = Arc::new(Ticketer::new(Arc::clone(tickets), &listener.name, listener.client_ca.as_deref()));
+    Ok(Listener { name: listener.name.clone(), tls: Arc::new(tls), client_cas })
+}
+
+/// A root store of exactly these certificates.
+pub(crate) fn trust(
+    certificates: &[rustls::pki_types::CertificateDer<'static>],
+    place: &str,
+) -> Result<RootCertStore, StartError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(|error| StartError::certificate(place, error))?;
+    }
+    Ok(roots)
+}
+
+fn build_certificates(listener: &config::Listener, guard: &Arc<Guard>, place: &str) -> Result<Certificates, StartError> {
+    let mut entries = Vec::new();
+    for (number, certificate) in listener.certificates.iter().enumerate() {
+        let place = format!("{place}, certificate {number}");
+        let chain = read_certificates(&certificate.chain, &place)?;
+        let kind = KeyKind::parse(&certificate.algorithm)
+            .ok_or_else(|| StartError::certificate(&place, format!("unknown algorithm {}", certificate.algorithm)))?;
+        let leaf = chain.first().ok_or_else(|| StartError::certificate(&place, "no leaf"))?;
+        let leaf = EndEntityCert::try_from(leaf).map_err(|error| StartError::certificate(&place, error))?;
+        let names = leaf.valid_dns_names().map(str::to_owned).collect();
+        let key = GuardKey::new(Arc::clone(guard), certificate.key, kind);
+        entries.push((Arc::new(CertifiedKey::new(chain, Arc::new(key))), kind, names));
+    }
+    if entries.is_empty() {
+        return Err(StartError::certificate(place, "no certificate"));
+    }
+    Ok(Certificates::new(entries))
+}

@@ -1,0 +1,130 @@
+//! What is to be done with one request: decided once from its head, before anything is sent anywhere.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use unlatch_protocol::path::Target;
+use unlatch_protocol::{Caller, CallerCertificate};
+
+use crate::http::forward::Forward;
+use crate::http::request::Request;
+use crate::http::routes::strip_prefix;
+use crate::http::{Framing, storage};
+use crate::live::{EdgeLive, Route};
+use crate::config::Limits;
+
+/// Version of the preface to egress.
+const PREFACE_VERSION: u8 = 1;
+
+/// Where the asker stands.
+pub(crate) struct Asker<'a> {
+    pub(crate) listener: &'a str,
+    pub(crate) address: IpAddr,
+    pub(crate) certificate: Option<&'a CallerCertificate>,
+}
+
+/// A request that goes on.
+pub(crate) struct Plan {
+    /// What is sent first: for inject routes the preface, then the head.
+    pub(crate) outgoing: Vec<u8>,
+    pub(crate) framing: Framing,
+    pub(crate) route: usize,
+    pub(crate) to_head: bool,
+    pub(crate) is_http10: bool,
+    /// The client wants the connection closed.
+    pub(crate) close: bool,
+    pub(crate) expects_continue: bool,
+    /// Sending it twice is harmless and possible.
+    pub(crate) is_repeatable: bool,
+}
+
+/// A request that does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    pub(crate) reason: &'static str,
+    /// Nothing is wrong with the connection: the next request may come, unless a body is in between.
+    pub(crate) keeps_connection: bool,
+    pub(crate) to_head: bool,
+}
+
+/// Where method, host and path stand in the head, for the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Spans {
+    pub(crate) method: Range<usize>,
+    pub(crate) host: Range<usize>,
+    pub(crate) path: Range<usize>,
+}
+
+/// Decide. `spans` is filled as soon as the head is understood.
+pub(crate) fn plan(head: &[u8], live: &EdgeLive, limits: &Limits, asker: &Asker<'_>, spans: &mut Spans) -> Result<Plan, Refused> {
+    let mut room = storage();
+    let request = Request::parse(head, &mut room, limits.headers).map_err(|reject| Refused {
+        status: reject.status(),
+        reason: reject.reason(),
+        keeps_connection: false,
+        to_head: false,
+    })?;
+    let span = |part: &str| {
+        let start = part.as_ptr() as usize - head.as_ptr() as usize;
+        start..start + part.len()
+    };
+    *spans = Spans { method: span(request.method), host: span(request.host), path: span(request.path) };
+    let refuse = |status, reason| Refused {
+        status,
+        reason,
+        keeps_connection: request.keep_alive && request.framing == Framing::Empty,
+        to_head: request.method == "HEAD",
+    };
+    let matches = |route: &Route| route.pattern.matches(asker.listener, request.host, request.path);
+    let number = live.routes.iter().position(matches).ok_or_else(|| refuse(404, "no route"))?;
+    let route = live.routes.get(number).ok_or_else(|| refuse(404, "no route"))?;
+    let outgoing = match &route.inject {
+        None => plain(&request, route, asker),
+        Some(inject) => injected(&request, route, inject.id, &inject.header, asker).map_err(|reason| refuse(400, reason))?,
+    };
+    Ok(Plan {
+        outgoing,
+        framing: request.framing,
+        route: number,
+        to_head: request.method == "HEAD",
+        is_http10: request.is_http10,
+        close: !request.keep_alive,
+        expects_continue: request.expects_continue,
+        is_repeatable: request.is_repeatable(),
+    })
+}
+
+fn stripped<'p>(path: &'p str, route: &Route) -> &'p str {
+    route.strip_prefix.as_deref().and_then(|prefix| strip_prefix(path, prefix)).unwrap_or(path)
+}
+
+/// The head for an upstream that needs no secret.
+fn plain(request: &Request<'_, '_>, route: &Route, asker: &Asker<'_>) -> Vec<u8> {
+    let path = stripped(request.path, route);
+    let how = Forward { path, host: request.host, client: Some(asker.address), placeholder: None };
+    let mut out = Vec::new();
+    how.write(request, &mut out);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// Preface and head for egress. The path is read in one way only, or not at all; the upstream learns nothing of the
+/// client.
+fn injected(request: &Request<'_, '_>, route: &Route, id: u16, header: &str, asker: &Asker<'_>) -> Result<Vec<u8>, &'static str> {
+    if request.is_absolute {
+        return Err("absolute target on an inject route");
+    }
+    let target = Target::parse(request.path.as_bytes()).map_err(|_| "path could be read in two ways")?;
+    let caller = Caller { address: Some(asker.address), certificate: asker.certificate.cloned(), uid: None };
+    let mut preface = vec![PREFACE_VERSION];
+    preface.extend_from_slice(&id.to_be_bytes());
+    caller.encode(&mut preface).map_err(|_| "caller's names too long")?;
+    let length = u32::try_from(preface.len()).map_err(|_| "caller's names too long")?;
+    let mut out = length.to_be_bytes().to_vec();
+    out.append(&mut preface);
+    let path = stripped(target.path(), route);
+    Forward { path, host: request.host, client: None, placeholder: Some(header) }.write(request, &mut out);
+    out.extend_from_slice(b"\r\n");
+    Ok(out)
+}

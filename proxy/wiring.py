@@ -1,0 +1,239 @@
+"""From a configuration to what each process is told (docs/protocol.md 1.5 and 2). Nothing here starts anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from unlatch.errors import ConfigError
+from unlatch.proxy.config import CallerCertificate, CallerUser, Inject, Route
+from unlatch.proxy.config_file import LoadedConfig
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """A key as guard names it."""
+
+    id: int
+    name: str
+    algorithm: str
+
+
+@dataclass(slots=True)
+class RouteIds:
+    """Numbers of inject routes: the same content keeps its number over reloads, new content never reuses one."""
+
+    known: dict[str, int] = field(default_factory=dict)
+
+    def number(self, content: dict[str, Any]) -> int:
+        """The number of this content."""
+        key = json.dumps({name: value for name, value in content.items() if name != "where"}, sort_keys=True)
+        return self.known.setdefault(key, len(self.known) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """One configuration, read once with every file that it names."""
+
+    loaded: LoadedConfig
+    chains: dict[str, str]
+    guard: dict[str, Any]
+
+    @property
+    def needs_egress(self) -> bool:
+        """Whether any route carries a token."""
+        return bool(self.guard["inject"])
+
+    def key_ids(self, keys: dict[str, KeyInfo]) -> list[int]:
+        """What the edge's sockets may sign with."""
+        return sorted({keys[entry["key"]].id for entry in self.guard["certificates"]})
+
+    def edge(self, keys: dict[str, KeyInfo]) -> dict[str, Any]:
+        """Everything of edge's configuration but descriptors."""
+        config = self.loaded.config
+        listeners = []
+        for number, listener in enumerate(config.listeners):
+            certificates = [
+                {
+                    "chain": self.chains[str(certificate.chain)],
+                    "key": keys[certificate.key.removeprefix("sealed:")].id,
+                    "algorithm": keys[certificate.key.removeprefix("sealed:")].algorithm,
+                }
+                for certificate in listener.certificates
+            ]
+            client_ca = None
+            if listener.client_ca is not None:
+                client_ca = self.loaded.read(
+                    listener.client_ca, place=f"listeners[{number}].client_ca"
+                ).decode()
+            listeners += [
+                {"name": address, "certificates": certificates, "client_ca": client_ca}
+                for address in listener.bind
+            ]
+        return {
+            "role": "edge",
+            "listeners": listeners,
+            "routes": [self._edge_route(number, route) for number, route in enumerate(config.routes)],
+            "upstreams": {
+                name: {"servers": list(upstream.servers), "tls": None}
+                for name, upstream in config.upstreams.items()
+            },
+            "timeouts_ms": _milliseconds(config.timeouts.model_dump(exclude={"drain"})),
+            "limits": config.limits.model_dump(exclude={"signatures"}),
+            "access_log": config.access_log,
+        }
+
+    def egress(self) -> dict[str, Any]:
+        """Everything of egress's configuration but descriptors."""
+        config = self.loaded.config
+        numbers = {entry["where"]: entry["id"] for entry in self.guard["inject"]}
+        routes, upstreams = [], {}
+        for number, route in enumerate(config.routes):
+            if route.inject is None:
+                continue
+            inject = route.inject
+            routes.append(
+                {
+                    "id": numbers[f"routes[{number}].inject"],
+                    "upstream": route.upstream,
+                    "header": inject.header,
+                    "scheme": inject.scheme,
+                }
+            )
+            upstream = config.upstreams[route.upstream]
+            assert upstream.tls is not None
+            ca = None
+            if upstream.tls.ca is not None:
+                ca = self.loaded.read(upstream.tls.ca, place=f"upstreams.{route.upstream}.tls.ca").decode()
+            upstreams[route.upstream] = {
+                "servers": list(upstream.servers),
+                "tls": {"name": upstream.tls.name, "ca": ca},
+            }
+        timeouts = config.timeouts.model_dump(include={"connect", "response", "body"})
+        return {
+            "role": "egress",
+            "routes": routes,
+            "upstreams": upstreams,
+            "timeouts_ms": _milliseconds(timeouts),
+        }
+
+    def _edge_route(self, number: int, route: Route) -> dict[str, Any]:
+        numbers = {entry["where"]: entry["id"] for entry in self.guard["inject"]}
+        inject = None
+        if route.inject is not None:
+            inject = {"id": numbers[f"routes[{number}].inject"], "header": route.inject.header}
+        return {
+            "listener": route.match.listener,
+            "host": route.match.host,
+            "path": route.match.path,
+            "upstream": route.upstream,
+            "strip_prefix": route.strip_prefix,
+            "inject": inject,
+        }
+
+
+def read_wiring(loaded: LoadedConfig, ids: RouteIds) -> Wiring:
+    """Read chains and CAs, and say what guard must check."""
+    chains: dict[str, str] = {}
+    certificates = []
+    for number, listener in enumerate(loaded.config.listeners):
+        for index, certificate in enumerate(listener.certificates):
+            where = f"listeners[{number}].certificates[{index}]"
+            pem = loaded.read(certificate.chain, place=f"{where}.chain")
+            spki, names = _leaf(pem, loaded, place=f"{where}.chain", name=str(certificate.chain))
+            chains[str(certificate.chain)] = pem.decode()
+            certificates.append(
+                {"where": where, "key": certificate.key.removeprefix("sealed:"), "spki": spki, "names": names}
+            )
+    inject = [
+        entry
+        for number, route in enumerate(loaded.config.routes)
+        if route.inject is not None
+        for entry in [_inject(loaded, number, route, route.inject, ids)]
+    ]
+    guard = {"certificates": certificates, "inject": inject, "unbound": loaded.config.unlock.unbound}
+    return Wiring(loaded=loaded, chains=chains, guard=guard)
+
+
+def _inject(loaded: LoadedConfig, number: int, route: Route, inject: Inject, ids: RouteIds) -> dict[str, Any]:
+    upstream = loaded.config.upstreams[route.upstream]
+    assert upstream.tls is not None
+    ca = None
+    if upstream.tls.ca is not None:
+        pem = loaded.read(upstream.tls.ca, place=f"upstreams.{route.upstream}.tls.ca")
+        ca = _spki_digests(pem, loaded, place=f"upstreams.{route.upstream}.tls.ca")
+    callers: list[Any] = []
+    for index, caller in enumerate(inject.callers):
+        place = f"routes[{number}].inject.callers[{index}]"
+        if isinstance(caller, CallerCertificate):
+            digests = _spki_digests(loaded.read(caller.ca, place=place), loaded, place=place)
+            callers += [{"ca": digest, "san": caller.san} for digest in digests]
+        elif isinstance(caller, CallerUser):
+            callers.append({"uid": caller.uid})
+        else:
+            callers.append(caller)
+    port = upstream.servers[0].rpartition(":")[2]
+    content: dict[str, Any] = {
+        "where": f"routes[{number}].inject",
+        "secret": inject.secret,
+        "upstream": f"https://{upstream.tls.name}:{port}",
+        "ca": ca,
+        "methods": inject.methods,
+        "paths": inject.paths,
+        "place": {"header": inject.header, "scheme": inject.scheme},
+        "callers": callers,
+    }
+    return {"id": ids.number(content)} | content
+
+
+def _leaf(pem: bytes, loaded: LoadedConfig, *, place: str, name: str) -> tuple[str, list[str]]:
+    """Base64url of the leaf's SubjectPublicKeyInfo, and the names it is for."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if b"PRIVATE KEY" in pem:
+        raise ConfigError(
+            f"{name} holds a private key ({loaded.where(place)})",
+            hint="seal the key (unlatch seal --key NAME=FILE), keep only certificates here, and replace a key that lay in clear",
+        )
+    try:
+        leaf = x509.load_pem_x509_certificates(pem)[0]
+    except ValueError as error:
+        raise ConfigError(f"{name} is not a PEM certificate chain ({loaded.where(place)})") from error
+    try:
+        names = leaf.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        names = []
+    spki = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return _base64url(spki), [entry.lower() for entry in names]
+
+
+def _spki_digests(pem: bytes, loaded: LoadedConfig, *, place: str) -> list[str]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    try:
+        found = x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise ConfigError(f"not PEM certificates ({loaded.where(place)})") from error
+    return [
+        _base64url(
+            hashlib.sha256(
+                one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            ).digest()
+        )
+        for one in found
+    ]
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _milliseconds(values: dict[str, float]) -> dict[str, int]:
+    return {name: round(seconds * 1000) for name, seconds in values.items()}

@@ -1,0 +1,64 @@
+"""Fixtures that start real servers: upstreams, Tang, the proxy."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.product import Proxy
+from support.sealed_site import Site, seal_site
+from support.tangd import Tangd
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    """Says ok."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "3")
+        self.end_headers()
+        self.wfile.write(b"ok\n")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+        """Say nothing."""
+
+
+@pytest.fixture
+def upstream() -> Iterator[int]:
+    """The port of a plain HTTP server."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield int(server.server_address[1])
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def tangd() -> Iterator[Tangd]:
+    """Debian's tangd."""
+    with Tangd() as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, tangd: Tangd, upstream: int) -> Iterator[Site]:
+    """A sealed site, not yet served."""
+    made = seal_site(tmp_path, tangd, upstream)
+    yield made
+    made.psp.close()
+
+
+@pytest.fixture
+def proxy(site: Site) -> Iterator[Proxy]:
+    """The site, served."""
+    with Proxy(site.folder, site.config) as running:
+        running.wait_for_event("serving")
+        yield running

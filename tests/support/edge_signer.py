@@ -1,0 +1,114 @@
+"""A stand-in for guard: docs/protocol.md section 1.1 and 1.2 over SEQPACKET, with keys in this process.
+
+TEST ONLY. It signs whatever it is asked and gives tokens by a table; `silent`, `refusal` and `close` make it fail.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+
+HEADER = struct.Struct(">BBHII")
+SIGN, TICKET_KEYS, TOKEN, REFUSED = 0x01, 0x02, 0x10, 0xFF
+_PSS = {0x0804: hashes.SHA256(), 0x0805: hashes.SHA384(), 0x0806: hashes.SHA512()}
+_PKCS1 = {0x0401: hashes.SHA256(), 0x0501: hashes.SHA384(), 0x0601: hashes.SHA512()}
+
+
+def sign(key: PrivateKey, scheme: int, message: bytes) -> bytes:
+    """A TLS signature of `scheme` over the unhashed message."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(message)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(message, ec.ECDSA(hashes.SHA256() if scheme == 0x0403 else hashes.SHA384()))
+    if scheme in _PSS:
+        digest = _PSS[scheme]
+        return key.sign(message, padding.PSS(padding.MGF1(digest), digest.digest_size), digest)
+    return key.sign(message, padding.PKCS1v15(), _PKCS1[scheme])
+
+
+@dataclass
+class TokenRequest:
+    """What egress asked for, field by field."""
+
+    route: int
+    method: str
+    upstream: str
+    path: str
+    caller: bytes
+
+
+@dataclass
+class Signer:
+    """Serves any number of worker sockets, each in a thread."""
+
+    keys: dict[int, PrivateKey] = field(default_factory=dict)
+    tokens: dict[int, bytes] = field(default_factory=dict)
+    ticket_keys: tuple[int, int, bytes, bytes] | None = None
+    refusal: int | None = None
+    silent: bool = False
+    signed: int = 0
+    ticket_requests: int = 0
+    schemes: list[int] = field(default_factory=list)
+    token_requests: list[TokenRequest] = field(default_factory=list)
+    _ends: list[socket.socket] = field(default_factory=list)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def connect(self) -> socket.socket:
+        """A new worker socket: the worker's end."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        thread = threading.Thread(target=self._serve, args=(ours,), daemon=True)
+        self._ends.append(ours)
+        self._threads.append(thread)
+        thread.start()
+        return theirs
+
+    def close(self) -> None:
+        """End like a guard that was killed."""
+        for end in self._ends:
+            end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end in self._ends:
+            end.close()
+        self._ends, self._threads = [], []
+
+    def _serve(self, end: socket.socket) -> None:
+        while datagram := end.recv(16384):
+            version, operation, key, request_id, length = HEADER.unpack_from(datagram)
+            payload = datagram[HEADER.size :]
+            assert (version, len(payload)) == (1, length)
+            if self.silent:
+                continue
+            answer = bytes([self.refusal]) if self.refusal else self._answer(operation, key, payload)
+            kind = REFUSED if len(answer) == 1 else operation | 0x80
+            try:
+                end.send(HEADER.pack(1, kind, 0, request_id, len(answer)) + answer)
+            except BrokenPipeError:
+                return
+
+    def _answer(self, operation: int, key: int, payload: bytes) -> bytes:
+        if operation == SIGN and key in self.keys:
+            self.signed += 1
+            scheme = int.from_bytes(payload[:2], "big")
+            self.schemes.append(scheme)
+            return sign(self.keys[key], scheme, payload[2:])
+        if operation == TICKET_KEYS and self.ticket_keys:
+            self.ticket_requests += 1
+            epoch, seconds, previous, current = self.ticket_keys
+            return struct.pack(">QI", epoch, seconds) + previous + current
+        if operation == TOKEN and key in self.tokens:
+            fields = []
+            for _ in range(3):
+                size = int.from_bytes(payload[:2], "big")
+                fields.append(payload[2 : 2 + size].decode())
+                payload = payload[2 + size :]
+            self.token_requests.append(TokenRequest(key, *fields, caller=payload))
+            return self.tokens[key]
+        return b"\x02"

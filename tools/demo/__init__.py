@@ -1,0 +1,19 @@
+"""unlatch demo."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(name="demo")
+@click.option("--auto", is_flag=True, help="Approve by itself, as it does where there is no terminal.")
+@click.option("--break", "attacks", is_flag=True, help="Stop at each prepared attack and show it.")
+@click.pass_context
+def command(context: click.Context, auto: bool, attacks: bool) -> None:
+    """Show the whole product on this machine: seal, ask, approve, serve, and attacks that fail.
+
+    Everything runs on loopback in a temporary folder and is gone afterwards. Exit code 0 only if everything held.
+    """
+    from unlatch.tools.demo.story import tell
+
+    context.exit(tell(auto=auto, step_by_step=attacks))

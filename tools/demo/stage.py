@@ -1,0 +1,195 @@
+"""Sets the demo's scene in a temporary folder: authority, keys, gate, upstreams, sealed file, configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from unlatch.tools.demo.cast import Cast, DemoError, events, wait_for
+from unlatch.tools.demo.pki import Authority, new_key
+from unlatch.tools.demo.upstreams import Upstream
+
+CONFIG = """\
+unlock:
+  bundle: pay.jwe
+  gates: [{gate}]
+  wait: 5m
+listeners:
+  - bind: ["127.0.0.1:{port}"]
+    certificates: [{{chain: site.pem, key: "sealed:tls"}}]
+routes:
+  - match: {{path: /psp/*}}
+    upstream: psp
+    strip_prefix: /psp
+    inject: {{header: Authorization, scheme: bearer, secret: psp, callers: ["127.0.0.0/8"]}}
+  - upstream: app
+upstreams:
+  app: {{servers: ["127.0.0.1:{app}"]}}
+  psp: {{servers: ["127.0.0.1:{psp}"], tls: {{name: localhost, ca: ca.pem}}}}
+workers: 1
+admin: {{socket: admin.sock}}
+"""
+
+RULES = """\
+psp:
+  upstream: https://localhost:{psp}
+  ca: ca.pem
+  methods: [GET]
+  paths: [/v1/*]
+  place: {{header: Authorization, scheme: bearer}}
+  callers: ["127.0.0.0/8"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where everything listens."""
+
+    proxy: int
+    machines: int
+    people: int
+
+
+class Stage:
+    """The scene; leaving it ends every process and removes every file."""
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="unlatch-demo-"))
+        self.cast = Cast(self.folder)
+        self.addresses = Addresses(*free_ports(3))
+        self.authority = Authority.create()
+        self.authority.write(self.folder / "ca.pem")
+        self.token = secrets.token_urlsafe(32)
+        self.key_pem = self._site()
+        self.app = Upstream()
+        self.psp = self._payment_provider()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cast.end()
+        for upstream in (self.app, self.psp):
+            upstream.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def gate_url(self) -> str:
+        """The workload's address at the gate."""
+        return f"http://localhost:{self.addresses.machines}/s/pay"
+
+    def start_gate(self) -> None:
+        """Make a gate with one operator and one workload, and start it."""
+        gate = str(self.folder / "gate")
+        self._operator("mara")
+        self.cast.run("gate", "init", gate, "--admin-key", "mara.pub", "--admin-name", "mara")
+        self.cast.run(
+            *("gate", "workload", "add", "pay", "--dir", gate, "--approver", "mara", "--clients", "native"),
+            *("--sign-with", "mara"),
+        )
+        log = self.folder / "gate.log"
+        self.cast.start(
+            *("gate", "serve", gate),
+            *(
+                "--listen",
+                f"127.0.0.1:{self.addresses.machines}",
+                "--people",
+                f"127.0.0.1:{self.addresses.people}",
+            ),
+            *("--url", f"http://localhost:{self.addresses.people}"),
+            log=log,
+        )
+        wait_for("the gate's start", lambda: True if is_open(self.addresses.machines) else None)
+
+    def trust_gate(self) -> str:
+        """Pin the gate's signing key, read from the gate itself; gives its thumbprint."""
+        keys = self.cast.run("gate", "keys", str(self.folder / "gate"), "--json").stdout
+        import json
+
+        thumbprint = str(json.loads(keys)["signing"][0])
+        self.cast.run("gate", "trust", self.gate_url, "--thp", thumbprint)
+        return thumbprint
+
+    def seal(self, thumbprint: str) -> None:
+        """Seal the site's key and the token, then remove them."""
+        (self.folder / "token").write_text(self.token)
+        (self.folder / "rules.yaml").write_text(RULES.format(psp=self.psp.port))
+        self.cast.run(
+            *("seal", "--to", self.gate_url, "--thp", thumbprint, "--workload", "pay"),
+            *("--key", "tls=site.key", "--names", "localhost", "--token", "psp=@token"),
+            *("--use", "rules.yaml", "--out", "pay.jwe"),
+        )
+        for name in ("site.key", "token"):
+            (self.folder / name).unlink()
+        (self.folder / "unlatch.yaml").write_text(
+            CONFIG.format(gate=thumbprint, port=self.addresses.proxy, app=self.app.port, psp=self.psp.port)
+        )
+
+    def event(self, name: str, *, seconds: float = 20.0, count: int = 1) -> dict[str, object]:
+        """Wait for a step in the proxy's log."""
+        log = self.folder / "proxy.log"
+
+        def look() -> dict[str, object] | None:
+            found = [one for one in events(log) if one.get("event") == name]
+            return found[count - 1] if len(found) >= count else None
+
+        return wait_for(f"{name!r} in the proxy's log", look, seconds=seconds)
+
+    def waiting_line(self, *, seconds: float = 20.0) -> str:
+        """The one line that holds the code."""
+        log = self.folder / "proxy.log"
+
+        def look() -> str | None:
+            lines = [line for line in log.read_text().splitlines() if line.startswith("unlatch: waiting:")]
+            return lines[-1] if lines else None
+
+        return wait_for("the waiting line", look, seconds=seconds)
+
+    def _operator(self, name: str) -> None:
+        if shutil.which("ssh-keygen") is None:
+            raise DemoError("ssh-keygen is missing", hint="install openssh-client")
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def _site(self) -> bytes:
+        key, pem = new_key()
+        (self.folder / "site.pem").write_bytes(self.authority.issue(["localhost"], key.public_key()))
+        descriptor = os.open(self.folder / "site.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+        return pem
+
+    def _payment_provider(self) -> Upstream:
+        key, pem = new_key()
+        chain, key_file = self.folder / "psp.pem", self.folder / "psp.key"
+        chain.write_bytes(self.authority.issue(["localhost"], key.public_key()))
+        key_file.write_bytes(pem)
+        return Upstream(chain, key_file)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody uses at this moment."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def is_open(port: int) -> bool:
+    """Whether loopback accepts a connection."""
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0

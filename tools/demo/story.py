@@ -1,0 +1,119 @@
+"""The demo, scene by scene."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import click
+
+from unlatch.tools.demo.checks import Checks
+from unlatch.tools.demo.stage import Stage
+from unlatch.tools.demo.table import Table
+
+WAIT_SECONDS = 280.0
+CODE = re.compile(r"code ([A-Z]{4}-[A-Z]{4})")
+
+
+def tell(*, auto: bool, step_by_step: bool) -> int:
+    """Play it; gives 0 when every check held."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    auto = auto or not (sys.stdin.isatty() and sys.stderr.isatty())
+    table = Table()
+    times: list[tuple[str, float]] = []
+    with Stage() as stage:
+        checks = Checks(stage, table)
+
+        def scene(title: str, play: Callable[[], object]) -> None:
+            if step_by_step and not auto:
+                click.pause(f"-- {title}: press a key", err=True)
+            started = time.monotonic()
+            play()
+            times.append((title, time.monotonic() - started))
+            say(f"{title}: {time.monotonic() - started:.1f} s")
+
+        scene("gate started", stage.start_gate)
+        scene("key and token sealed", lambda: stage.seal(stage.trust_gate()))
+        scene("proxy started, locked", lambda: start_proxy(stage))
+        scene("refused while locked", checks.connect_before_approval)
+        line = stage.waiting_line()
+        say(line)
+        scene("a wrong code", checks.wrong_code)
+        scene("approved", lambda: approve(stage, line, auto=auto))
+        stage.event("serving", seconds=WAIT_SECONDS)
+        scene("serving", checks.serves)
+        scene("token injected", checks.token_arrives)
+        scene("token outside its rules", checks.token_outside_its_paths)
+        scene("edge taken over", lambda: checks.taken_over_edge(processes(stage)))
+        scene("egress taken over", lambda: checks.taken_over_egress(processes(stage)))
+        scene("edge killed", lambda: checks.kill_edge(processes(stage)))
+        scene("memory scanned", lambda: checks.memory(processes(stage)))
+        scene("audit verified", checks.audit)
+    click.echo(table.render())
+    click.echo("times: " + ", ".join(f"{title} {seconds:.1f} s" for title, seconds in times))
+    return 0 if table.holds else 1
+
+
+def say(text: str) -> None:
+    """A line of the story."""
+    click.echo(text, err=True)
+
+
+def start_proxy(stage: Stage) -> None:
+    """`unlatch serve`, which asks the gate."""
+    stage.cast.start("serve", "-c", "unlatch.yaml", log=stage.folder / "proxy.log")
+    stage.event("asking")
+
+
+def processes(stage: Stage) -> dict[str, Any]:
+    """The proxy's processes as `unlatch status` names them."""
+    status = json.loads(stage.cast.run("status", "--json", "--socket", "admin.sock").stdout)
+    return dict(status["processes"])
+
+
+def approve(stage: Stage, line: str, *, auto: bool) -> None:
+    """With a throw-away key, or by a person in another terminal."""
+    match = CODE.search(line)
+    assert match
+    arguments = ("approve", "--code", match[1], "--key", "mara", "--gate", stage.gate_url)
+    if not auto:
+        config = stage.cast.environment["XDG_CONFIG_HOME"]
+        say("in another terminal, an operator runs:")
+        say(
+            f"  cd {stage.folder} && XDG_CONFIG_HOME={config} {sys.executable} -m unlatch {' '.join(arguments)}"
+        )
+        say("or press a to approve here with the same throw-away key")
+        if not wait_for_key_or_approval(stage):
+            return
+    stage.cast.run(*arguments)
+
+
+def wait_for_key_or_approval(stage: Stage) -> bool:
+    """Whether the key `a` was pressed before somebody approved."""
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    deadline = time.monotonic() + WAIT_SECONDS
+    try:
+        tty.setcbreak(descriptor)
+        while time.monotonic() < deadline:
+            if (stage.folder / "proxy.log").read_text().count('"event": "serving"'):
+                return False
+            if select.select([descriptor], [], [], 0.2)[0] and os.read(descriptor, 1) in b"aA":
+                return True
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+    return False
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

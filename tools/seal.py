@@ -1,0 +1,350 @@
+"""unlatch seal: seals keys and tokens into one file that opens only under a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unlatch.errors import ConfigError, UntrustedGateError, UsageError
+
+if TYPE_CHECKING:
+    from unlatch.bootstrap.advertisement import Advertisement
+    from unlatch.bootstrap.bundling import Batch, Ingredient
+    from unlatch.bootstrap.seal import Target
+
+DEFAULT_ALGORITHM = "ecdsa-p256"
+MAX_POLICY_BYTES = 1 << 20
+
+WHERE_TO = [
+    click.option(
+        "--to",
+        metavar="URL|CONTEXT[/NAME]",
+        help="Gate workload (https://gate/s/NAME), Tang server, or a trusted gate's name.",
+    ),
+    click.option("--thp", metavar="THUMBPRINT", help="The server's signing key, as its operator told you."),
+    click.option(
+        "--adv", type=click.Path(path_type=Path), help="A copy of the advertisement that you trust."
+    ),
+    click.option(
+        "--trust-on-first-use", is_flag=True, help="Believe whoever answers now; recorded in the file."
+    ),
+    click.option(
+        "--policy", metavar="JSON|FILE", help='Several servers, as clevis writes it: {"t":1,"pins":{…}}.'
+    ),
+    click.option(
+        "--recovery", type=click.Path(path_type=Path), help="Public half of an offline key: a second way in."
+    ),
+]
+WHAT = [
+    click.option("--key", "keys", multiple=True, metavar="NAME=FILE", help="A private key in PEM."),
+    click.option(
+        "--generate", multiple=True, metavar="NAME[:ALG]", help="A new key, never written in clear."
+    ),
+    click.option("--names", metavar="A,B", help="Hosts that the keys may serve."),
+    click.option(
+        "--token",
+        "tokens",
+        multiple=True,
+        metavar="NAME[=@FILE|=fd:N]",
+        help="A token; asked for without echo.",
+    ),
+]
+RULES = [
+    click.option(
+        "--use", "use_file", type=click.Path(path_type=Path), help="Sealed rules per secret, YAML or JSON."
+    ),
+    click.option("--upstream", metavar="URL", help="The only origin that may see the token."),
+    click.option(
+        "--ca", "cas", multiple=True, type=click.Path(path_type=Path), help="CAs that may certify it."
+    ),
+    click.option("--method", "methods", multiple=True, help="Allowed methods (default: all)."),
+    click.option("--path", "paths", multiple=True, help="Allowed paths, /v1/* for a prefix (default: all)."),
+    click.option(
+        "--header", default="Authorization", show_default=True, help="Header that carries the token."
+    ),
+    click.option("--scheme", type=click.Choice(["bearer", "raw"]), default="bearer", show_default=True),
+    click.option("--caller", "callers", multiple=True, help="anyone, a network, uid=N, or ca=FILE,san=NAME."),
+    click.option("--unbound", is_flag=True, help="Seal without rules: the configuration alone decides."),
+]
+FILE = [
+    click.option("--workload", metavar="NAME", help="Name on cards and in logs (default: from the URL)."),
+    click.option("--label", "labels", multiple=True, metavar="NAME=TEXT", help="Public text for inspect."),
+    click.option("--out", type=click.Path(path_type=Path), required=True, help="The sealed file."),
+    click.option("--force", is_flag=True, help="Overwrite existing files."),
+]
+
+
+def _options(*groups: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed([option for group in groups for option in group]):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line, as given."""
+
+    to: str | None
+    thp: str | None
+    adv: Path | None
+    trust_on_first_use: bool
+    policy: str | None
+    recovery: Path | None
+    keys: tuple[str, ...]
+    generate: tuple[str, ...]
+    names: str | None
+    tokens: tuple[str, ...]
+    use_file: Path | None
+    upstream: str | None
+    cas: tuple[Path, ...]
+    methods: tuple[str, ...]
+    paths: tuple[str, ...]
+    header: str
+    scheme: str
+    callers: tuple[str, ...]
+    unbound: bool
+    workload: str | None
+    labels: tuple[str, ...]
+    out: Path
+    force: bool
+
+
+@click.command(name="seal")
+@_options(WHERE_TO, WHAT, RULES, FILE)
+def command(**given: Any) -> None:
+    """Seal keys and tokens into one file that opens only under a policy.
+
+    \b
+    unlatch seal --to https://gate.example/s/pay --thp 6fK2… \\
+      --generate tls --names pay.example \\
+      --token psp --upstream https://api.psp.example --path '/v1/*' --caller 10.2.0.0/16 \\
+      --out pay.jwe
+    """
+    from unlatch.bootstrap import bundling, files
+    from unlatch.bootstrap.seal import encrypt
+
+    options = Options(**given)
+    files.refuse_existing(options.out, force=options.force)
+    ingredients = _ingredients(options)
+    target = _target(options)
+    batch = bundling.mix(ingredients)
+    extra = {"cty": "application/unlatch+json", "unlatch": _labels(options, ingredients, batch, target)}
+    jwe = encrypt(batch.payload, target, extra=extra)
+    batch.payload.wipe()
+    requests = {name: options.out.with_name(f"{options.out.stem}.{name}.csr") for name in batch.requests}
+    for path in requests.values():
+        files.refuse_existing(path, force=options.force)
+    files.write(options.out, jwe, force=options.force)
+    for name, path in requests.items():
+        files.write(path, batch.requests[name], force=options.force, mode=files.PUBLIC)
+    _tell_next(options, ingredients, requests)
+
+
+def _target(options: Options) -> Target:
+    from unlatch.bootstrap import seal
+    from unlatch.bootstrap.pins.http import PlainTransport
+    from unlatch.bootstrap.policy import TangRule, parse_any_policy
+
+    if (options.to is None) == (options.policy is None):
+        raise UsageError(
+            "say where to: --to URL or --policy JSON", hint="unlatch seal --to https://gate.example/s/NAME …"
+        )
+    if options.policy is not None:
+        rule = parse_any_policy(_policy_text(options.policy))
+    else:
+        assert options.to is not None
+        rule = TangRule(_address(options), options.thp, None if options.adv is None else str(options.adv))
+    trusted = "first-use" if options.trust_on_first_use else None
+    target = seal.resolve(rule, advertiser=PlainTransport(), accept=_acceptor(trusted))
+    if options.recovery is None:
+        return target
+    try:
+        key = seal.read_recovery_key(options.recovery.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read: {error.strerror}, {options.recovery}") from error
+    return seal.with_recovery(target, key)
+
+
+def _policy_text(policy: str) -> str:
+    if policy.lstrip().startswith("{"):
+        return policy
+    try:
+        return Path(policy).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the policy {policy}") from error
+
+
+def _address(options: Options) -> str:
+    """The workload's address; a context's name stands for its gate."""
+    from unlatch.bootstrap.context import find_context
+
+    assert options.to is not None
+    if "://" in options.to:
+        return options.to
+    name, _, workload = options.to.partition("/")
+    context = find_context(name)
+    workload = workload or options.workload or ""
+    if context.people is not None and not workload:
+        raise UsageError(f"{name} is a gate: say which workload", hint=f"--to {name}/WORKLOAD")
+    return f"{context.url.rstrip('/')}/s/{workload}" if workload else context.url
+
+
+def _acceptor(trusted: str | None) -> Callable[[str, Advertisement], str]:
+    """Says how a server is trusted that no thumbprint pins: by a saved context, or by the flag."""
+    from unlatch.bootstrap.context import find_context
+
+    def accept(url: str, advertisement: Advertisement) -> str:
+        try:
+            context = find_context(url if "://" in url else f"http://{url}")
+        except ConfigError as error:
+            if trusted is not None:
+                return trusted
+            shown = ", ".join(advertisement.thumbprints)
+            raise UntrustedGateError(
+                f"nothing pins the signing key of {url}",
+                hint=f"it answers with {shown}: if its operator tells you the same, seal with --thp",
+            ) from error
+        advertisement.expect(context.thumbprints[0])
+        return "context" if context.trust == "pinned" else "first-use"
+
+    return accept
+
+
+def _ingredients(options: Options) -> list[Ingredient]:
+    from unlatch.bootstrap.bundling import Ingredient
+
+    rules_of = _rules(options)
+    found: list[Ingredient] = []
+    for text in options.keys:
+        name, separator, file = text.partition("=")
+        if not separator or not file:
+            raise UsageError(f"--key {text}: expected NAME=FILE", hint="--key tls=/path/to/key.pem")
+        found.append(Ingredient(name, "key", file, rules_of(name, "key")))
+    for text in options.generate:
+        name, _, algorithm = text.partition(":")
+        found.append(Ingredient(name, "generated key", algorithm or DEFAULT_ALGORITHM, rules_of(name, "key")))
+    for text in options.tokens:
+        name, separator, source = text.partition("=")
+        if separator and not source.startswith(("@", "fd:")):
+            raise UsageError(
+                f"--token {name}=…: a token is never written on a command line",
+                hint=f"every user of this machine could read it: change it, then --token {name} asks, {name}=@FILE reads",
+            )
+        found.append(Ingredient(name, "token", source, rules_of(name, "token")))
+    if not found:
+        raise UsageError("nothing to seal", hint="--key NAME=FILE, --generate NAME or --token NAME")
+    return found
+
+
+def _rules(options: Options) -> Callable[[str, str], Mapping[str, object] | None]:
+    from unlatch.bootstrap import rules
+
+    from_file = _rules_file(options.use_file)
+    unknown = from_file.keys() - {text.partition("=")[0].partition(":")[0] for text in _all_names(options)}
+    if unknown:
+        raise UsageError(
+            f"--use names {', '.join(sorted(unknown))}, which is not sealed here",
+            hint="every secret in that file must be given with --key, --generate or --token",
+        )
+
+    def rules_of(name: str, kind: str) -> Mapping[str, object] | None:
+        if name in from_file:
+            return from_file[name]
+        if kind == "key" and options.names:
+            return rules.key_rules(options.names.split(","))
+        if kind == "token" and options.upstream:
+            return rules.token_rules(
+                upstream=options.upstream,
+                callers=options.callers,
+                ca_files=options.cas,
+                methods=options.methods,
+                paths=options.paths,
+                header=options.header,
+                scheme=options.scheme,
+            )
+        if options.unbound:
+            return None
+        missing = "--names A,B" if kind == "key" else "--upstream URL with --caller WHO"
+        raise UsageError(
+            f"{name} has no sealed rules", hint=f"give {missing}, a file with --use, or say --unbound"
+        )
+
+    ruled = [text for text in options.tokens if text.partition("=")[0] not in from_file]
+    if options.upstream and len(ruled) != 1:
+        raise UsageError(
+            "the flags for rules are for one token", hint="give rules per secret in a file with --use"
+        )
+    return rules_of
+
+
+def _all_names(options: Options) -> list[str]:
+    return [*options.keys, *options.generate, *options.tokens]
+
+
+def _rules_file(path: Path | None) -> dict[str, dict[str, object]]:
+    from unlatch.bootstrap import rules
+
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the rules: {path}") from error
+    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+        raise ConfigError(f"{path} is no mapping from secrets to rules", hint="tls: {names: [pay.example]}")
+    return {str(name): rules.read_rules(one, folder=path.parent) for name, one in value.items()}
+
+
+def _labels(
+    options: Options, ingredients: list[Ingredient], batch: Batch, target: Target
+) -> dict[str, object]:
+    from datetime import UTC, datetime
+
+    from unlatch.bootstrap.seal import trust_of
+
+    own = dict(text.partition("=")[::2] for text in options.labels)
+    workload = options.workload or _workload(target)
+    labels: dict[str, object] = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipient": batch.recipient,
+        "secrets": {one.name: one.label for one in ingredients},
+        "trust": trust_of(target),
+    }
+    labels |= {"workload": workload} if workload else {}
+    labels |= {"labels": own} if own else {}
+    unbound = [one.name for one in ingredients if one.rules is None]
+    return labels | ({"unbound": unbound} if unbound else {})
+
+
+def _workload(target: Target) -> str | None:
+    from unlatch.bootstrap.pins.tree import TangPin
+    from unlatch.bootstrap.seal import trust_of
+
+    return next((name for url in trust_of(target) if (name := TangPin(url, "", {}, ()).workload)), None)
+
+
+def _tell_next(options: Options, ingredients: list[Ingredient], requests: Mapping[str, Path]) -> None:
+    """Say what to type next, for exactly this file."""
+    from unlatch.bootstrap import files
+    from unlatch.bootstrap.pins import tree
+
+    sealed = files.read_sealed(options.out)
+    pins = [pin for pin in tree.leaves(sealed.pin) if isinstance(pin, tree.TangPin)]
+    gates = sorted({thumbprint for pin in pins if pin.workload for thumbprint in pin.thumbprints})
+    lines = [f"sealed {', '.join(one.name for one in ingredients)} into {options.out}", "next:"]
+    lines.append(f"  unlatch inspect {options.out}")
+    for name, path in requests.items():
+        lines.append(f"  give {path} to your CA; the chain it returns goes beside key: sealed:{name}")
+    lines.append(f"  unlatch open {options.out} --secret {ingredients[0].name} --out FILE")
+    lines.append("  unlatch serve -c unlatch.yaml, with this in unlatch.yaml:")
+    lines.append(f"    unlock: {{bundle: {options.out.resolve()}, gates: [{', '.join(gates)}]}}")
+    click.echo("\n".join(lines), err=True)

@@ -1,0 +1,42 @@
+"""unlatch status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+EXIT_CODES = {"serving": 0}
+ASKING = 12
+
+
+@click.command(name="status")
+@click.option(
+    "--socket",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("/run/unlatch/admin.sock"),
+    show_default=True,
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(context: click.Context, path: Path, as_json: bool) -> None:
+    """Say whether the proxy is locked, asking or serving.
+
+    Exit codes: 0 serving, 3 not running, 12 locked or asking.
+    """
+    from unlatch.proxy.admin import ask
+
+    status = ask(path, {"do": "status"})
+    if as_json:
+        click.echo(json.dumps(status))
+    else:
+        click.echo(f"{status['state']} on {', '.join(status['addresses'])}")
+        if status["card"]:
+            click.echo(f"card {status['card']}")
+        if status["failure"]:
+            click.echo(f"last failure: {status['failure']['message']}")
+        for name, process in status["processes"].items():
+            click.echo(f"{name}: pid {process['pid']}")
+    context.exit(EXIT_CODES.get(status["state"], ASKING))
