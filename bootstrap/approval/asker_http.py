@@ -66,9 +66,9 @@ class RequestsHttp:
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float
     ) -> HttpReply:
         """See `Http.send`."""
-        import requests  # noqa: PLC0415 - 70 ms that only a request pays for
-        from requests.auth import HTTPBasicAuth  # noqa: PLC0415
-        from requests.utils import get_auth_from_url  # noqa: PLC0415
+        import requests
+        from requests.auth import HTTPBasicAuth
+        from requests.utils import get_auth_from_url
 
         user, password = get_auth_from_url(url)
         try:

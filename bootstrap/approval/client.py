@@ -205,7 +205,9 @@ class _Asking:
     def _poll(self, receipt: Receipt) -> HttpReply:
         """Long-poll until the decision; tells of each new approval."""
         self.failures = 0
-        poll = self.base + receipt.poll.removeprefix(self.shown)  # the same address, with what the sealed one carries
+        poll = self.base + receipt.poll.removeprefix(
+            self.shown
+        )  # the same address, with what the sealed one carries
         seen, approved = "", frozenset[str]()
         while True:
             try:
@@ -271,16 +273,21 @@ class _Asking:
                 hint="was the key retired, or the file sealed to another gate? `unlatch inspect` names it",
             )
         if self.claims is None and reply.status == 403:
-            return PolicyRefusedError(f"{self.shown} refuses this request", hint="denied, or not for such a client")
+            return PolicyRefusedError(
+                f"{self.shown} refuses this request", hint="denied, or not for such a client"
+            )
         if self.claims is None and reply.status == 503:
             return UndecidedError(f"nobody decided at {self.shown}, or it is busy", hint="ask again")
         if self.claims is not None and reply.status in (403, 410):
             return _ended(reply, self.shown, self.workload)
         if reply.status >= 500 or 300 <= reply.status < 400:
             kind = "a redirect" if reply.status < 400 else f"status {reply.status}"
-            return UnreachableError(f"{self.shown} answered with {kind}", hint="is this the gate's own address?")
+            return UnreachableError(
+                f"{self.shown} answered with {kind}", hint="is this the gate's own address?"
+            )
         return UntrustedGateError(
-            f"{self.shown} answered with status {reply.status}, which no gate gives", hint="is this address a gate?"
+            f"{self.shown} answered with status {reply.status}, which no gate gives",
+            hint="is this address a gate?",
         )
 
 
@@ -289,9 +296,13 @@ def _ended(reply: HttpReply, base: str, workload: str) -> UnlatchError:
     error = facts.get("error")
     if error == "denied":
         who = _printable(str(facts.get("by") or "an operator"))
-        return DeniedError(f"{workload} was denied by {who}", hint="ask the operator why before you ask again")
+        return DeniedError(
+            f"{workload} was denied by {who}", hint="ask the operator why before you ask again"
+        )
     if error == "policy":
-        return PolicyRefusedError(f"the gate's policy refuses {workload}: {_printable(str(facts.get('message')))}")
+        return PolicyRefusedError(
+            f"the gate's policy refuses {workload}: {_printable(str(facts.get('message')))}"
+        )
     if error == "answered":
         return UndecidedError(
             f"this request for {workload} was answered before, and the answer did not arrive",
@@ -299,13 +310,17 @@ def _ended(reply: HttpReply, base: str, workload: str) -> UnlatchError:
         )
     if reply.status == 410:
         return UndecidedError(f"the request for {workload} ended: {_printable(str(error))}", hint="ask again")
-    return UntrustedGateError(f"{base} answered with a refusal that no gate gives", hint="is this address a gate?")
+    return UntrustedGateError(
+        f"{base} answered with a refusal that no gate gives", hint="is this address a gate?"
+    )
 
 
 def _answer(reply: HttpReply, base: str) -> bytes:
     """The answer's JWK, if it can be one; its point is checked where it is used."""
     if _object(reply, base).get("kty") != "EC":
-        raise UntrustedGateError(f"{base} answered with something that is no point", hint="is this address a gate?")
+        raise UntrustedGateError(
+            f"{base} answered with something that is no point", hint="is this address a gate?"
+        )
     return reply.body
 
 

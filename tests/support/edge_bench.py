@@ -25,7 +25,9 @@ ALGORITHMS = {"p256": "ecdsa-p256", "rsa": "rsa-2048", "ed25519": "ed25519"}
 TICKETS = (7, 3600, b"\x11" * 32, b"\x22" * 32)
 
 
-def issue(authority: Authority, key: PrivateKey, names: Sequence[x509.GeneralName], *, client: bool = False) -> str:
+def issue(
+    authority: Authority, key: PrivateKey, names: Sequence[x509.GeneralName], *, client: bool = False
+) -> str:
     """A leaf for these names, as PEM."""
     usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")])

@@ -109,6 +109,7 @@ class Signer:
                 size = int.from_bytes(payload[:2], "big")
                 fields.append(payload[2 : 2 + size].decode())
                 payload = payload[2 + size :]
-            self.token_requests.append(TokenRequest(key, *fields, caller=payload))
+            method, upstream, path = fields
+            self.token_requests.append(TokenRequest(key, method, upstream, path, payload))
             return self.tokens[key]
         return b"\x02"

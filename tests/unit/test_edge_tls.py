@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-
 from support.edge_bench import TICKETS, Bench, client_certificate
 from support.edge_upstream import Upstream
 from support.pki import Authority
@@ -31,7 +30,10 @@ def server_name(client: ssl.SSLSocket) -> str:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("kind", ["p256", "rsa", "ed25519"])
 def test_every_key_kind_serves_both_versions(kind: str, version: ssl.TLSVersion) -> None:
-    with Upstream() as app, Bench(servers={"app": [app.address]}, certificates=[(kind, ["pay.example"])]) as bench:
+    with (
+        Upstream() as app,
+        Bench(servers={"app": [app.address]}, certificates=[(kind, ["pay.example"])]) as bench,
+    ):
         with bench.connect(context=only(bench.context(), version)) as client:
             reply = client.ask(ASK)
 
@@ -77,7 +79,7 @@ def test_client_without_a_common_suite_gets_an_alert() -> None:
     with Upstream() as app, Bench(servers={"app": [app.address]}) as bench:
         context = only(bench.context(), ssl.TLSVersion.TLSv1_2)
         context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
-        with pytest.raises(ssl.SSLError, match="(?i)handshake.failure"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"):
             bench.connect(context=context)
 
         assert bench.program.status()["handshakes_failed"] == 1
@@ -90,7 +92,7 @@ def test_only_http11_is_spoken() -> None:
         with bench.connect(context=context) as client:
             assert client.tls.selected_alpn_protocol() == "http/1.1"
         context.set_alpn_protocols(["h2"])
-        with pytest.raises(ssl.SSLError, match="(?i)no.application.protocol"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
             bench.connect(context=context)
 
 
@@ -155,7 +157,16 @@ def test_exactly_one_ticket_is_sent() -> None:
     with Upstream() as app, Bench(servers={"app": [app.address]}) as bench:
         host, port = bench.address
         done = subprocess.run(
-            ["openssl", "s_client", "-connect", f"{host}:{port}", "-servername", "pay.example", "-msg", "-ign_eof"],
+            [
+                "openssl",
+                "s_client",
+                "-connect",
+                f"{host}:{port}",
+                "-servername",
+                "pay.example",
+                "-msg",
+                "-ign_eof",
+            ],
             input=ASK.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").encode(),
             capture_output=True,
             timeout=30,
@@ -169,7 +180,7 @@ def test_killed_guard_means_an_alert_and_a_new_one_heals() -> None:
     with Upstream() as app, Bench(servers={"app": [app.address]}) as bench:
         with bench.connect() as survivor:
             bench.signer.close()
-            with pytest.raises(ssl.SSLError, match="(?i)internal.error"):
+            with pytest.raises(ssl.SSLError, match=r"(?i)internal.error"):
                 bench.connect()
             assert survivor.ask(ASK).status == 200
         assert bench.program.status()["guard_gone"] >= 1
@@ -184,7 +195,7 @@ def test_killed_guard_means_an_alert_and_a_new_one_heals() -> None:
 def test_refused_signature_fails_that_handshake_only(refusal: int) -> None:
     with Upstream() as app, Bench(servers={"app": [app.address]}) as bench:
         bench.signer.refusal = refusal
-        with pytest.raises(ssl.SSLError, match="(?i)internal.error"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)internal.error"):
             bench.connect()
         bench.signer.refusal = None
 
@@ -197,7 +208,7 @@ def test_silent_guard_holds_nobody_up_for_long() -> None:
         bench.signer.silent = True
         for _ in range(3):
             # Only the first waits; a late guard is left alone for a moment.
-            with pytest.raises(ssl.SSLError, match="(?i)internal.error"):
+            with pytest.raises(ssl.SSLError, match=r"(?i)internal.error"):
                 bench.connect()
 
         assert survivor.ask(ASK).status == 200
@@ -220,13 +231,20 @@ def test_client_certificate_is_wanted_and_verified(tmp_path: Path) -> None:
         stranger = bench.context()
         stranger.load_cert_chain(client_certificate(tmp_path, other, [x509.DNSName("shop-backend")]))
         for refused in (bench.context(), stranger):
-            with pytest.raises((ssl.SSLError, ConnectionResetError)), bench.connect(context=refused) as client:
+            with (
+                pytest.raises((ssl.SSLError, ConnectionResetError)),
+                bench.connect(context=refused) as client,
+            ):
                 client.ask(ASK)
 
 
 def test_garbage_and_plain_http_are_no_handshake() -> None:
     with Upstream() as app, Bench(servers={"app": [app.address]}) as bench:
-        for data in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, b"\x00" * 500):
+        for data in (
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"\x16\x03\x01\xff\xff" + b"x" * 100,
+            b"\x00" * 500,
+        ):
             with socket.create_connection(bench.address, timeout=30) as raw:
                 raw.sendall(data)
                 answer = raw.recv(100)

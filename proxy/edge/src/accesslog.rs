@@ -35,10 +35,12 @@ impl LogSink {
     pub(crate) fn start(file: OwnedFd) -> std::io::Result<(Self, LogWriter)> {
         let (sender, batches) = sync_channel(WAITING);
         let (end, ended) = sync_channel(1);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
-            write_all(&batches, file.into());
-            drop(end);
-        })?;
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || {
+                write_all(&batches, file.into());
+                drop(end);
+            })?;
         Ok((Self { sender }, LogWriter { ended }))
     }
 
@@ -91,14 +93,25 @@ pub(crate) struct LogBuffer {
 
 impl LogBuffer {
     pub(crate) fn new(sink: LogSink) -> Self {
-        Self { sink, batch: RefCell::default(), clock: Cell::new((u64::MAX, [0; 19])) }
+        Self {
+            sink,
+            batch: RefCell::default(),
+            clock: Cell::new((u64::MAX, [0; 19])),
+        }
     }
 
     /// Add a line.
     pub(crate) fn add(&self, line: &Line<'_>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let mut batch = self.batch.borrow_mut();
-        write_line(line, &self.timestamp(now.as_secs()), now.subsec_millis(), &mut batch);
+        write_line(
+            line,
+            &self.timestamp(now.as_secs()),
+            now.subsec_millis(),
+            &mut batch,
+        );
         if batch.len() >= BATCH {
             self.send(&mut batch);
         }
@@ -199,15 +212,27 @@ fn text(out: &mut Vec<u8>, name: &str, value: &str) {
 fn date_time(seconds: u64) -> [u8; 19] {
     let days = seconds / 86400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let mut text = *b"0000-00-00T00:00:00";
-    for (end, mut value) in [(3, year), (6, month), (9, day), (12, hour), (15, minute), (18, second)] {
+    for (end, mut value) in [
+        (3, year),
+        (6, month),
+        (9, day),
+        (12, hour),
+        (15, minute),
+        (18, second),
+    ] {
         let mut place = end;
         while value > 0 {
             text[place] = b'0' + u8::try_from(value % 10).unwrap_or(0);

@@ -37,7 +37,10 @@ impl Certificates {
     pub(crate) fn new(entries: Vec<(Arc<CertifiedKey>, KeyKind, Vec<String>)>) -> Self {
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         let mut default = Vec::new();
-        let first_names = entries.first().map(|(_, _, names)| names.clone()).unwrap_or_default();
+        let first_names = entries
+            .first()
+            .map(|(_, _, names)| names.clone())
+            .unwrap_or_default();
         for (position, (_, _, names)) in entries.iter().enumerate() {
             if position == 0 || names.iter().any(|name| first_names.contains(name)) {
                 default.push(position);
@@ -48,25 +51,51 @@ impl Certificates {
                 by_name.entry(name).or_default().push(position);
             }
         }
-        let entries = entries.into_iter().map(|(key, kind, _)| Entry { key, kind }).collect();
-        Self { entries, by_name, default }
+        let entries = entries
+            .into_iter()
+            .map(|(key, kind, _)| Entry { key, kind })
+            .collect();
+        Self {
+            entries,
+            by_name,
+            default,
+        }
     }
 
     fn candidates(&self, name: Option<&str>) -> Vec<usize> {
-        let Some(name) = name.map(str::to_ascii_lowercase) else { return self.default.clone() };
+        let Some(name) = name.map(str::to_ascii_lowercase) else {
+            return self.default.clone();
+        };
         let exact = self.by_name.get(&name);
         // A wildcard stands for one label (RFC 9525 section 6.3).
-        let wildcard = name.find('.').and_then(|dot| self.by_name.get(&name[dot..]));
-        let found: Vec<usize> = exact.into_iter().chain(wildcard).flatten().copied().collect();
-        if found.is_empty() { self.default.clone() } else { found }
+        let wildcard = name
+            .find('.')
+            .and_then(|dot| self.by_name.get(&name[dot..]));
+        let found: Vec<usize> = exact
+            .into_iter()
+            .chain(wildcard)
+            .flatten()
+            .copied()
+            .collect();
+        if found.is_empty() {
+            self.default.clone()
+        } else {
+            found
+        }
     }
 
     fn choose(&self, name: Option<&str>, offer: &Offer<'_>) -> Option<Arc<CertifiedKey>> {
         let candidates = self.candidates(name);
-        let entries = || candidates.iter().filter_map(|position| self.entries.get(*position));
+        let entries = || {
+            candidates
+                .iter()
+                .filter_map(|position| self.entries.get(*position))
+        };
         // The client's order of preference decides between RSA and ECDSA.
         offer.schemes.iter().find_map(|scheme| {
-            entries().find(|entry| entry.kind.signs(*scheme) && offer.has_suite_for(entry.kind)).map(|entry| Arc::clone(&entry.key))
+            entries()
+                .find(|entry| entry.kind.signs(*scheme) && offer.has_suite_for(entry.kind))
+                .map(|entry| Arc::clone(&entry.key))
         })
     }
 }
@@ -108,7 +137,10 @@ fn suite_key(suite: CipherSuite) -> SuiteKey {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         worker::note_server_name(hello.server_name());
-        let offer = Offer { schemes: hello.signature_schemes(), suites: hello.cipher_suites() };
+        let offer = Offer {
+            schemes: hello.signature_schemes(),
+            suites: hello.cipher_suites(),
+        };
         self.choose(hello.server_name(), &offer)
     }
 }
@@ -127,14 +159,28 @@ mod tests {
         let entry = |(position, (algorithm, names)): (usize, &(&str, &[&str]))| {
             let kind = KeyKind::parse(algorithm).unwrap();
             let chain = vec![CertificateDer::from(vec![u8::try_from(position).unwrap()])];
-            let key = Arc::new(CertifiedKey::new(chain, Arc::new(GuardKey::new(Arc::clone(&guard), 1, kind))));
-            (key, kind, names.iter().map(|name| (*name).to_owned()).collect())
+            let key = Arc::new(CertifiedKey::new(
+                chain,
+                Arc::new(GuardKey::new(Arc::clone(&guard), 1, kind)),
+            ));
+            (
+                key,
+                kind,
+                names.iter().map(|name| (*name).to_owned()).collect(),
+            )
         };
         Certificates::new(table.iter().enumerate().map(entry).collect())
     }
 
-    fn chosen(certificates: &Certificates, name: Option<&str>, schemes: &[SignatureScheme], suites: &[CipherSuite]) -> Option<u8> {
-        certificates.choose(name, &Offer { schemes, suites }).map(|key| key.cert[0][0])
+    fn chosen(
+        certificates: &Certificates,
+        name: Option<&str>,
+        schemes: &[SignatureScheme],
+        suites: &[CipherSuite],
+    ) -> Option<u8> {
+        certificates
+            .choose(name, &Offer { schemes, suites })
+            .map(|key| key.cert[0][0])
     }
 
     const ANY: &[CipherSuite] = &[CipherSuite::TLS13_AES_128_GCM_SHA256];
@@ -143,7 +189,10 @@ mod tests {
 
     #[test]
     fn name_decides_exactly_then_by_wildcard_then_by_default() {
-        let certificates = certificates(&[("ecdsa-p256", &["a.example"]), ("ecdsa-p256", &["*.b.example", "b.example"])]);
+        let certificates = certificates(&[
+            ("ecdsa-p256", &["a.example"]),
+            ("ecdsa-p256", &["*.b.example", "b.example"]),
+        ]);
         let cases = [
             (Some("a.example"), 0),
             (Some("B.Example"), 1),
@@ -153,18 +202,29 @@ mod tests {
             (None, 0),
         ];
         for (name, expected) in cases {
-            assert_eq!(Some(expected), chosen(&certificates, name, &[EC], ANY), "{name:?}");
+            assert_eq!(
+                Some(expected),
+                chosen(&certificates, name, &[EC], ANY),
+                "{name:?}"
+            );
         }
     }
 
     #[test]
     fn client_preference_decides_between_keys_of_one_name() {
-        let certificates = certificates(&[("rsa-2048", &["a"]), ("ecdsa-p256", &["a"]), ("ed25519", &["other"])]);
+        let certificates = certificates(&[
+            ("rsa-2048", &["a"]),
+            ("ecdsa-p256", &["a"]),
+            ("ed25519", &["other"]),
+        ]);
 
         assert_eq!(Some(1), chosen(&certificates, Some("a"), &[EC, PSS], ANY));
         assert_eq!(Some(0), chosen(&certificates, Some("a"), &[PSS, EC], ANY));
         assert_eq!(Some(1), chosen(&certificates, None, &[EC], ANY));
-        assert_eq!(None, chosen(&certificates, Some("a"), &[SignatureScheme::ED25519], ANY));
+        assert_eq!(
+            None,
+            chosen(&certificates, Some("a"), &[SignatureScheme::ED25519], ANY)
+        );
     }
 
     #[test]
@@ -175,7 +235,10 @@ mod tests {
         let old = [CipherSuite::TLS_RSA_WITH_AES_128_GCM_SHA256];
 
         assert_eq!(Some(1), chosen(&certificates, Some("a"), &[EC, PSS], &rsa));
-        assert_eq!(Some(0), chosen(&certificates, Some("a"), &[PSS, EC], &ecdsa));
+        assert_eq!(
+            Some(0),
+            chosen(&certificates, Some("a"), &[PSS, EC], &ecdsa)
+        );
         assert_eq!(None, chosen(&certificates, Some("a"), &[PSS, EC], &old));
     }
 }

@@ -149,7 +149,14 @@ pub(crate) struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { handshake: 10_000, header: 10_000, idle: 75_000, connect: 5_000, response: 60_000, body: 60_000 }
+        Self {
+            handshake: 10_000,
+            header: 10_000,
+            idle: 75_000,
+            connect: 5_000,
+            response: 60_000,
+            body: 60_000,
+        }
     }
 }
 
@@ -166,7 +173,11 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_bytes: 32 * 1024, headers: 100, connections: 10_000 }
+        Self {
+            header_bytes: 32 * 1024,
+            headers: 100,
+            connections: 10_000,
+        }
     }
 }
 
@@ -204,14 +215,21 @@ impl Config {
 
     fn check(&self) -> Result<(), StartError> {
         if self.workers == 0 || self.workers > 64 {
-            return Err(StartError::Config("workers is not between 1 and 64".to_owned()));
+            return Err(StartError::Config(
+                "workers is not between 1 and 64".to_owned(),
+            ));
         }
         if !self.guard.is_empty() && self.guard.len() != self.workers {
-            return Err(StartError::Config("guard has not one socket per worker".to_owned()));
+            return Err(StartError::Config(
+                "guard has not one socket per worker".to_owned(),
+            ));
         }
         for listener in &self.listeners {
             if listener.sockets.len() != self.workers {
-                return Err(StartError::Config(format!("listener {} has not one socket per worker", listener.name)));
+                return Err(StartError::Config(format!(
+                    "listener {} has not one socket per worker",
+                    listener.name
+                )));
             }
         }
         for (name, upstream) in &self.upstreams {
@@ -221,7 +239,10 @@ impl Config {
         }
         for route in &self.routes {
             if !self.upstreams.contains_key(&route.upstream) {
-                return Err(StartError::Config(format!("no upstream is named {}", route.upstream)));
+                return Err(StartError::Config(format!(
+                    "no upstream is named {}",
+                    route.upstream
+                )));
             }
         }
         Ok(())
@@ -257,10 +278,16 @@ mod tests {
         )
         .unwrap();
 
-        assert_eq!((1, 75_000), (edge.timeouts_ms.handshake, edge.timeouts_ms.idle));
+        assert_eq!(
+            (1, 75_000),
+            (edge.timeouts_ms.handshake, edge.timeouts_ms.idle)
+        );
         assert_eq!((5, 100), (edge.limits.connections, edge.limits.headers));
         assert_eq!(AccessLog::Switch(false), edge.access_log);
-        assert_eq!((Role::Egress, Some(Scheme::Bearer)), (egress.role, egress.routes[0].scheme));
+        assert_eq!(
+            (Role::Egress, Some(Scheme::Bearer)),
+            (egress.role, egress.routes[0].scheme)
+        );
     }
 
     #[test]

@@ -43,7 +43,9 @@ enum Order {
 
 /// Whole milliseconds, within an hour.
 fn milliseconds(seconds: f64) -> u64 {
-    let bounded = Duration::try_from_secs_f64(seconds).unwrap_or_default().min(Duration::from_secs(3600));
+    let bounded = Duration::try_from_secs_f64(seconds)
+        .unwrap_or_default()
+        .min(Duration::from_secs(3600));
     u64::try_from(bounded.as_millis()).unwrap_or_default()
 }
 
@@ -57,7 +59,12 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// Everything that workers need of `config`.
-    pub(crate) fn build(&self, config: &Config, generation: u64, shared_guard: &Arc<crate::guard::Guard>) -> Result<Live, StartError> {
+    pub(crate) fn build(
+        &self,
+        config: &Config,
+        generation: u64,
+        shared_guard: &Arc<crate::guard::Guard>,
+    ) -> Result<Live, StartError> {
         match self.role {
             Role::Edge => live::build_edge(config, generation, shared_guard, &self.tickets),
             Role::Egress => egress::build(config, generation),
@@ -66,9 +73,15 @@ impl Builder {
 
     /// A reload may change everything but what was inherited.
     fn check_inherited(&self, config: &Config, workers: usize) -> Result<(), StartError> {
-        let same = config.listeners.iter().map(|listener| (&listener.name, &listener.sockets)).eq(self.listeners.iter().map(|(name, sockets)| (name, sockets)));
+        let same = config
+            .listeners
+            .iter()
+            .map(|listener| (&listener.name, &listener.sockets))
+            .eq(self.listeners.iter().map(|(name, sockets)| (name, sockets)));
         if config.role != self.role || config.workers != workers || !same {
-            return Err(StartError::Config("role, workers and listeners cannot change without a restart".to_owned()));
+            return Err(StartError::Config(
+                "role, workers and listeners cannot change without a restart".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -91,8 +104,13 @@ impl Control {
         let mut is_orphan = false;
         while !workers.iter().all(JoinHandle::is_finished) {
             // A closed socket stays readable: it is not looked at again.
-            let first = if is_orphan { self.terminate.as_fd() } else { self.socket.as_fd() };
-            let [has_order, has_signal, has_end] = sys::wait_readable([first, self.terminate.as_fd(), self.ended.as_fd()])?;
+            let first = if is_orphan {
+                self.terminate.as_fd()
+            } else {
+                self.socket.as_fd()
+            };
+            let [has_order, has_signal, has_end] =
+                sys::wait_readable([first, self.terminate.as_fd(), self.ended.as_fd()])?;
             if has_end {
                 sys::silence(self.ended.as_fd());
                 // The bell rings just before the thread ends.
@@ -104,7 +122,10 @@ impl Control {
             if has_signal {
                 let mut signal = [0; 128];
                 // The only signal there is means the same each time.
-                let _ = std::io::Read::read(&mut std::fs::File::from(self.terminate.try_clone()?), &mut signal);
+                let _ = std::io::Read::read(
+                    &mut std::fs::File::from(self.terminate.try_clone()?),
+                    &mut signal,
+                );
                 self.shared.drain(TERMINATE_MS);
             }
             if has_order && !is_orphan {
@@ -118,16 +139,17 @@ impl Control {
     /// Gives whether the supervisor is gone.
     fn take_order(&mut self) -> std::io::Result<bool> {
         let mut buffer = [0; MAX_ORDER];
-        let (length, descriptors) = match sys::receive_with_descriptors(self.socket.as_fd(), &mut buffer) {
-            Ok(received) => received,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                self.refuse("order too long");
-                return Ok(false);
-            }
-            // A supervisor that died with unread answers resets the socket.
-            Err(_) => (0, Vec::new()),
-        };
+        let (length, descriptors) =
+            match sys::receive_with_descriptors(self.socket.as_fd(), &mut buffer) {
+                Ok(received) => received,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                    self.refuse("order too long");
+                    return Ok(false);
+                }
+                // A supervisor that died with unread answers resets the socket.
+                Err(_) => (0, Vec::new()),
+            };
         if length == 0 {
             self.shared.drain(ORPHAN_MS);
             return Ok(true);
@@ -148,10 +170,12 @@ impl Control {
                     Err(error) => self.refuse(&error.to_string()),
                 }
             }
-            Order::Guard if descriptors.len() == self.shared.workers => match self.replace_guard(descriptors) {
-                Ok(()) => self.tell(&json!({"event": "replaced"})),
-                Err(error) => self.refuse(&error.to_string()),
-            },
+            Order::Guard if descriptors.len() == self.shared.workers => {
+                match self.replace_guard(descriptors) {
+                    Ok(()) => self.tell(&json!({"event": "replaced"})),
+                    Err(error) => self.refuse(&error.to_string()),
+                }
+            }
             Order::Egress | Order::Edge => match (descriptors.pop(), descriptors.pop()) {
                 (Some(socket), None) => {
                     self.shared.replace_peer(socket);
@@ -166,13 +190,19 @@ impl Control {
     }
 
     fn reload(&mut self, mut memfd: Vec<OwnedFd>, guard: Vec<OwnedFd>) -> Result<(), StartError> {
-        let memfd = memfd.pop().ok_or_else(|| StartError::Config("no configuration".to_owned()))?;
+        let memfd = memfd
+            .pop()
+            .ok_or_else(|| StartError::Config("no configuration".to_owned()))?;
         if !guard.is_empty() && guard.len() != self.shared.workers {
-            return Err(StartError::Config("wrong number of guard sockets".to_owned()));
+            return Err(StartError::Config(
+                "wrong number of guard sockets".to_owned(),
+            ));
         }
         let config = Config::read(memfd)?;
         self.builder.check_inherited(&config, self.shared.workers)?;
-        let live = self.builder.build(&config, self.shared.generation() + 1, &self.shared.guard)?;
+        let live = self
+            .builder
+            .build(&config, self.shared.generation() + 1, &self.shared.guard)?;
         if !guard.is_empty() {
             self.replace_guard(guard)?;
         }
@@ -187,8 +217,9 @@ impl Control {
     }
 
     fn status(&self) -> Value {
-        let mut status: Map<String, Value> =
-            counters::totals(&self.shared.counters).map(|(name, value)| (name.to_owned(), value.into())).collect();
+        let mut status: Map<String, Value> = counters::totals(&self.shared.counters)
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
         let open = |name: &str| status.get(name).and_then(Value::as_u64).unwrap_or(0);
         let connections = open("connections_accepted").saturating_sub(open("connections_closed"));
         status.insert("event".to_owned(), "status".into());

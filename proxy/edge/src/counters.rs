@@ -60,7 +60,9 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        Self { cells: [const { AtomicU64::new(0) }; COUNTS] }
+        Self {
+            cells: [const { AtomicU64::new(0) }; COUNTS],
+        }
     }
 
     /// One more.
@@ -74,6 +76,12 @@ impl Counters {
 /// Names and sums over all workers.
 pub(crate) fn totals(workers: &[Counters]) -> impl Iterator<Item = (&'static str, u64)> + '_ {
     NAMES.iter().enumerate().map(|(index, name)| {
-        (*name, workers.iter().map(|worker| worker.cells[index].load(Ordering::Relaxed)).sum())
+        (
+            *name,
+            workers
+                .iter()
+                .map(|worker| worker.cells[index].load(Ordering::Relaxed))
+                .sum(),
+        )
     })
 }

@@ -49,7 +49,10 @@ impl Deadlines {
                 table.due.len() - 1
             }
         };
-        Deadline { deadlines: self, slot }
+        Deadline {
+            deadlines: self,
+            slot,
+        }
     }
 
     /// Mark what is due at `now` and wake its tasks.
@@ -68,14 +71,20 @@ impl Deadlines {
 
     /// Wake every task, so that it looks at what has changed.
     pub(crate) fn wake_all(&self) {
-        self.table.borrow().wakers.iter().flatten().for_each(Waker::wake_by_ref);
+        self.table
+            .borrow()
+            .wakers
+            .iter()
+            .flatten()
+            .for_each(Waker::wake_by_ref);
     }
 }
 
 impl Deadline {
     /// Due in `milliseconds` from now.
     pub(crate) fn set(&self, milliseconds: u64) {
-        self.deadlines.table.borrow_mut().due[self.slot] = sys::coarse_ms().saturating_add(milliseconds);
+        self.deadlines.table.borrow_mut().due[self.slot] =
+            sys::coarse_ms().saturating_add(milliseconds);
     }
 
     /// Whether it was due.

@@ -25,7 +25,11 @@ pub(crate) async fn before<F: Future>(deadline: &Deadline, future: F) -> Option<
 }
 
 /// Connect to `host:port` within `milliseconds`.
-pub(crate) async fn server(address: &str, deadline: &Deadline, milliseconds: u64) -> Result<TcpStream, Failure> {
+pub(crate) async fn server(
+    address: &str,
+    deadline: &Deadline,
+    milliseconds: u64,
+) -> Result<TcpStream, Failure> {
     deadline.set(milliseconds);
     match before(deadline, TcpStream::connect(address)).await {
         None => Err(Failure::ConnectLate),

@@ -43,12 +43,24 @@ enum Phase {
 
 impl Download {
     pub(crate) fn new(to_head: bool, is_http10: bool, close: bool) -> Self {
-        Self { phase: Phase::Head, carry: Vec::new(), to_head, is_http10, close, is_reusable: false, status: 0, echo: None }
+        Self {
+            phase: Phase::Head,
+            carry: Vec::new(),
+            to_head,
+            is_http10,
+            close,
+            is_reusable: false,
+            status: 0,
+            echo: None,
+        }
     }
 
     /// Drop every field that holds what was injected.
     pub(crate) fn without_echo(self, echo: Echo) -> Self {
-        Self { echo: Some(echo), ..self }
+        Self {
+            echo: Some(echo),
+            ..self
+        }
     }
 
     /// Take the token back, for another try.
@@ -74,7 +86,10 @@ impl Download {
     pub(crate) fn wanted(&self, head_read: usize, body_read: usize) -> usize {
         match self.phase {
             Phase::Head => head_read.saturating_sub(self.carry.len()),
-            Phase::Length(left) => usize::try_from(left).unwrap_or(body_read).saturating_add(1).min(body_read),
+            Phase::Length(left) => usize::try_from(left)
+                .unwrap_or(body_read)
+                .saturating_add(1)
+                .min(body_read),
             _ => body_read,
         }
     }
@@ -118,7 +133,9 @@ impl Download {
             self.carry = buffer.get(body..filled.end).unwrap_or_default().to_vec();
             0
         };
-        let start = body.checked_sub(scratch.len()).ok_or(BadResponse("head grew too long"))?;
+        let start = body
+            .checked_sub(scratch.len())
+            .ok_or(BadResponse("head grew too long"))?;
         if let Some(place) = buffer.get_mut(start..body) {
             place.copy_from_slice(scratch);
         }
@@ -126,19 +143,32 @@ impl Download {
     }
 
     /// Read interim heads and the final one; write what the client gets to `scratch`. Gives where they end.
-    fn take_heads(&mut self, buffer: &[u8], filled: Range<usize>, scratch: &mut Vec<u8>) -> Result<usize, BadResponse> {
+    fn take_heads(
+        &mut self,
+        buffer: &[u8],
+        filled: Range<usize>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<usize, BadResponse> {
         let mut at = filled.start;
         loop {
             let mut room = storage();
             let received = buffer.get(at..filled.end).unwrap_or_default();
-            let Some(response) = Response::parse(received, &mut room, self.to_head)? else { return Ok(at) };
+            let Some(response) = Response::parse(received, &mut room, self.to_head)? else {
+                return Ok(at);
+            };
             at += response.length;
             match response.status {
                 101 => return Err(BadResponse("protocol switched unasked")),
                 // The proxy answered the client's expectation itself.
                 100 => {}
-                101..200 if self.is_http10 => {}
-                101..200 => response.write(Outbound { echo: self.echo(), ..Outbound::default() }, scratch),
+                102..200 if self.is_http10 => {}
+                102..200 => response.write(
+                    Outbound {
+                        echo: self.echo(),
+                        ..Outbound::default()
+                    },
+                    scratch,
+                ),
                 _ => {
                     self.begin(&response, scratch);
                     return Ok(at);
@@ -161,12 +191,21 @@ impl Download {
             Framing::Chunked => Phase::Chunked(Chunked::default()),
             Framing::UntilClose => Phase::UntilClose,
         };
-        response.write(Outbound { close: self.close, is_http10: self.is_http10, echo: self.echo() }, scratch);
+        response.write(
+            Outbound {
+                close: self.close,
+                is_http10: self.is_http10,
+                echo: self.echo(),
+            },
+            scratch,
+        );
         self.echo = None;
     }
 
     fn echo(&self) -> Option<(&str, &[u8])> {
-        self.echo.as_ref().map(|echo| (echo.field.as_str(), echo.token.expose()))
+        self.echo
+            .as_ref()
+            .map(|echo| (echo.field.as_str(), echo.token.expose()))
     }
 
     /// Gives how many bytes at the front of `body` go on to the client.
@@ -192,8 +231,12 @@ impl Download {
 
     /// Chunked content goes on without extensions and trailers; clients of HTTP/1.0 get the content alone.
     fn take_chunks(&mut self, body: &mut [u8]) -> Result<usize, BadResponse> {
-        let Phase::Chunked(decoder) = &mut self.phase else { return Ok(0) };
-        let filtered = decoder.filter(body, self.is_http10).map_err(|_| BadResponse("bad chunk"))?;
+        let Phase::Chunked(decoder) = &mut self.phase else {
+            return Ok(0);
+        };
+        let filtered = decoder
+            .filter(body, self.is_http10)
+            .map_err(|_| BadResponse("bad chunk"))?;
         if filtered.is_end {
             self.is_reusable &= filtered.used == body.len();
             self.phase = Phase::Done;
@@ -228,22 +271,33 @@ mod tests {
             let mut download = Download::new(false, false, false);
             let seen = run(&mut download, &[&whole[..cut], &whole[cut..]]).unwrap();
 
-            assert_eq!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", seen, "cut at {cut}");
+            assert_eq!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", seen,
+                "cut at {cut}"
+            );
             assert!(download.is_reusable() && !download.close);
         }
     }
 
     #[test]
     fn chunked_body_goes_on_as_it_came_or_decoded_for_old_clients() {
-        let whole = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        let whole =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
         for cut in 1..whole.len() {
             let mut download = Download::new(false, false, false);
-            assert_eq!(whole, run(&mut download, &[&whole[..cut], &whole[cut..]]).unwrap(), "cut at {cut}");
+            assert_eq!(
+                whole,
+                run(&mut download, &[&whole[..cut], &whole[cut..]]).unwrap(),
+                "cut at {cut}"
+            );
             assert!(download.is_reusable() && !download.close);
 
             let mut old = Download::new(false, true, false);
             let seen = run(&mut old, &[&whole[..cut], &whole[cut..]]).unwrap();
-            assert_eq!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcde", seen, "cut at {cut}");
+            assert_eq!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcde", seen,
+                "cut at {cut}"
+            );
             assert!(old.close);
         }
     }
@@ -264,17 +318,27 @@ mod tests {
         let mut download = Download::new(false, false, false);
         let seen = run(
             &mut download,
-            &["HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n"],
+            &[
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
+                "HTTP/1.1 204 No Content\r\n\r\n",
+            ],
         );
 
-        assert_eq!("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", seen.unwrap());
+        assert_eq!(
+            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+            seen.unwrap()
+        );
         assert_eq!(204, download.status);
     }
 
     #[test]
     fn answer_to_head_has_no_body() {
         let mut download = Download::new(true, false, false);
-        run(&mut download, &["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"]).unwrap();
+        run(
+            &mut download,
+            &["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"],
+        )
+        .unwrap();
 
         assert!(download.is_reusable());
     }
@@ -282,7 +346,11 @@ mod tests {
     #[test]
     fn surplus_bytes_spoil_the_connection_and_stay_out() {
         let mut download = Download::new(false, false, false);
-        let seen = run(&mut download, &["HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\n"]).unwrap();
+        let seen = run(
+            &mut download,
+            &["HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\n"],
+        )
+        .unwrap();
 
         assert!(seen.ends_with("\r\n\r\na"));
         assert!(download.is_done() && !download.is_reusable());
@@ -290,25 +358,45 @@ mod tests {
 
     #[test]
     fn injected_token_does_not_come_back_in_any_head() {
-        let echo = Echo { field: "Authorization".to_owned(), token: LockedBytes::copy_from(b"tok-1").unwrap() };
+        let echo = Echo {
+            field: "Authorization".to_owned(),
+            token: LockedBytes::copy_from(b"tok-1").unwrap(),
+        };
         let mut download = Download::new(false, false, false).without_echo(echo);
         let seen = run(
             &mut download,
-            &["HTTP/1.1 103 Hints\r\nLink: tok-1\r\n\r\n", "HTTP/1.1 204 No\r\nX: Bearer tok-1\r\nAuthorization: y\r\nZ: z\r\n\r\n"],
+            &[
+                "HTTP/1.1 103 Hints\r\nLink: tok-1\r\n\r\n",
+                "HTTP/1.1 204 No\r\nX: Bearer tok-1\r\nAuthorization: y\r\nZ: z\r\n\r\n",
+            ],
         );
 
-        assert_eq!("HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 204 No\r\nZ: z\r\n\r\n", seen.unwrap());
+        assert_eq!(
+            "HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 204 No\r\nZ: z\r\n\r\n",
+            seen.unwrap()
+        );
         assert!(download.echo.is_none());
     }
 
     #[test]
     fn unfinished_and_wrong_responses_are_errors() {
         let mut download = Download::new(false, false, false);
-        run(&mut download, &["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"]).unwrap();
+        run(
+            &mut download,
+            &["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"],
+        )
+        .unwrap();
         assert!(download.end().is_err());
 
-        for wrong in ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 101 Switching\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n"] {
-            assert!(run(&mut Download::new(false, false, false), &[wrong]).is_err(), "{wrong}");
+        for wrong in [
+            "SSH-2.0-x\r\n\r\n",
+            "HTTP/1.1 101 Switching\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n",
+        ] {
+            assert!(
+                run(&mut Download::new(false, false, false), &[wrong]).is_err(),
+                "{wrong}"
+            );
         }
     }
 }

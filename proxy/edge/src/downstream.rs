@@ -67,7 +67,13 @@ pub(crate) struct EdgeLink {
 
 impl EdgeLink {
     pub(crate) fn new(io: UnixStream) -> Self {
-        Self { io, inbox: Vec::new(), outbox: Vec::new(), sent: 0, ended: false }
+        Self {
+            io,
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+            sent: 0,
+            ended: false,
+        }
     }
 }
 

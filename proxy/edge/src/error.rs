@@ -26,14 +26,20 @@ pub(crate) enum StartError {
 impl StartError {
     /// A certificate's fault, in place `place`.
     pub(crate) fn certificate(place: &str, reason: impl fmt::Display) -> Self {
-        Self::Certificate { place: place.to_owned(), reason: reason.to_string() }
+        Self::Certificate {
+            place: place.to_owned(),
+            reason: reason.to_string(),
+        }
     }
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(what) => write!(f, "{what}; wants --role edge|egress --config-fd N --control-fd M"),
+            Self::Usage(what) => write!(
+                f,
+                "{what}; wants --role edge|egress --config-fd N --control-fd M"
+            ),
             Self::Config(what) => f.write_str(what),
             Self::Certificate { place, reason } => write!(f, "{place}: {reason}"),
             Self::Json(error) => write!(f, "configuration: {error}"),

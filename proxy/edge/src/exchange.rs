@@ -47,7 +47,9 @@ struct Outcome {
 pub(crate) async fn answer(session: &mut Session, head: Vec<u8>) -> After {
     let started = Instant::now();
     let view = session.worker.view();
-    let RoleLive::Edge(live) = &view.live.role else { return After::Abort };
+    let RoleLive::Edge(live) = &view.live.role else {
+        return After::Abort;
+    };
     let mut spans = Spans::default();
     let outcome = match decide(session, &head, &view, live, &mut spans) {
         Ok(plan) => carry_out(session, plan, &view, live).await,
@@ -59,14 +61,33 @@ pub(crate) async fn answer(session: &mut Session, head: Vec<u8>) -> After {
     outcome.after
 }
 
-fn decide(session: &mut Session, head: &[u8], view: &View, live: &EdgeLive, spans: &mut Spans) -> Result<Plan, Refused> {
+fn decide(
+    session: &mut Session,
+    head: &[u8],
+    view: &View,
+    live: &EdgeLive,
+    spans: &mut Spans,
+) -> Result<Plan, Refused> {
     if !session.identify() {
         // A resumed session is not verified again by TLS: the certificate may have expired since.
-        return Err(Refused { status: 403, reason: "client certificate not valid", keeps_connection: false, to_head: false });
+        return Err(Refused {
+            status: 403,
+            reason: "client certificate not valid",
+            keeps_connection: false,
+            to_head: false,
+        });
     }
-    let asker = Asker { listener: session.listener_name(), address: session.address, certificate: session.certificate() };
+    let asker = Asker {
+        listener: session.listener_name(),
+        address: session.address,
+        certificate: session.certificate(),
+    };
     let plan = plan(head, live, &view.live.limits, &asker, spans);
-    session.worker.counters().add(if plan.is_ok() { Count::Requests } else { Count::Refused });
+    session.worker.counters().add(if plan.is_ok() {
+        Count::Requests
+    } else {
+        Count::Refused
+    });
     plan
 }
 
@@ -80,13 +101,27 @@ async fn refuse(session: &mut Session, refused: Refused, patience: u64) -> Outco
         (Ok(()), true) => After::Next,
         (Ok(()), false) => After::Linger,
     };
-    Outcome { status: refused.status, bytes: response.len() as u64, upstream: None, error: Some(refused.reason), after }
+    Outcome {
+        status: refused.status,
+        bytes: response.len() as u64,
+        upstream: None,
+        error: Some(refused.reason),
+        after,
+    }
 }
 
 async fn carry_out(session: &mut Session, plan: Plan, view: &Rc<View>, live: &EdgeLive) -> Outcome {
-    let Some(route) = live.routes.get(plan.route) else { return aborted(None, 0, "no route") };
+    let Some(route) = live.routes.get(plan.route) else {
+        return aborted(None, 0, "no route");
+    };
     let worker = session.worker;
-    let mut path = Path { view, route, number: plan.route, is_pooled: false, server: None };
+    let mut path = Path {
+        view,
+        route,
+        number: plan.route,
+        is_pooled: false,
+        server: None,
+    };
     let mut is_second_try = false;
     let mut upload = Upload::new(plan.outgoing, plan.framing);
     if upload.take(&mut session.client.inbox).is_err() {
@@ -113,7 +148,9 @@ async fn carry_out(session: &mut Session, plan: Plan, view: &Rc<View>, live: &Ed
         let bytes = transfer.bytes;
         match result {
             Ok(()) => return path.finish(transfer),
-            Err(Failure::UpstreamGone) if path.is_pooled && plan.is_repeatable && bytes == 0 && !is_second_try => {
+            Err(Failure::UpstreamGone)
+                if path.is_pooled && plan.is_repeatable && bytes == 0 && !is_second_try =>
+            {
                 // The server closed the idle connection just when it was used.
                 worker.counters().add(Count::Repeated);
                 is_second_try = true;
@@ -122,7 +159,10 @@ async fn carry_out(session: &mut Session, plan: Plan, view: &Rc<View>, live: &Ed
             }
             Err(failure) if bytes > 0 => {
                 count_failure(worker, failure, route);
-                return Outcome { bytes, ..aborted(path.name(), transfer.download.status, failure.reason()) };
+                return Outcome {
+                    bytes,
+                    ..aborted(path.name(), transfer.download.status, failure.reason())
+                };
             }
             Err(failure) => return fail(session, failure, &path, plan.to_head).await,
         }
@@ -154,13 +194,17 @@ impl Path<'_> {
         let first = pools.next_turn(self.number);
         let mut failure = Failure::Connect;
         for step in 0..servers.len() {
-            let Some(&server) = servers.get((first + step) % servers.len()) else { continue };
+            let Some(&server) = servers.get((first + step) % servers.len()) else {
+                continue;
+            };
             self.server = Some(server);
             if let (false, Some(conn)) = (fresh, pools.take(server)) {
                 self.is_pooled = true;
                 return Ok(conn);
             }
-            let Some(address) = self.view.live.servers.get(server) else { continue };
+            let Some(address) = self.view.live.servers.get(server) else {
+                continue;
+            };
             match dial::server(address, &session.deadline, self.view.live.timeouts.connect).await {
                 Ok(stream) => return Ok(Conn::Tcp(stream)),
                 Err(late) => failure = late,
@@ -172,13 +216,23 @@ impl Path<'_> {
     fn name(&self) -> Option<String> {
         match self.server {
             Some(server) => self.view.live.servers.get(server).cloned(),
-            None => self.route.inject.is_some().then(|| self.route.upstream.clone()),
+            None => self
+                .route
+                .inject
+                .is_some()
+                .then(|| self.route.upstream.clone()),
         }
     }
 
     /// The response is complete: keep what can serve again.
     fn finish(&self, transfer: Transfer<'_, Client>) -> Outcome {
-        let Transfer { conn, upload, download, bytes, .. } = transfer;
+        let Transfer {
+            conn,
+            upload,
+            download,
+            bytes,
+            ..
+        } = transfer;
         if download.is_reusable() && upload.is_complete() {
             match self.server {
                 Some(server) => self.view.pools.give(server, conn),
@@ -190,22 +244,41 @@ impl Path<'_> {
             (true, true) => After::Close,
             (true, false) => After::Next,
         };
-        Outcome { status: download.status, bytes, upstream: self.name(), error: None, after }
+        Outcome {
+            status: download.status,
+            bytes,
+            upstream: self.name(),
+            error: None,
+            after,
+        }
     }
 }
 
 /// No response, or none that can be passed on; the client has got nothing yet.
 async fn fail(session: &mut Session, failure: Failure, path: &Path<'_>, to_head: bool) -> Outcome {
     count_failure(session.worker, failure, path.route);
-    let Some(status) = failure.status() else { return aborted(path.name(), 499, failure.reason()) };
+    let Some(status) = failure.status() else {
+        return aborted(path.name(), 499, failure.reason());
+    };
     let patience = path.view.live.timeouts.body;
-    let refused = Refused { status, reason: failure.reason(), keeps_connection: false, to_head };
+    let refused = Refused {
+        status,
+        reason: failure.reason(),
+        keeps_connection: false,
+        to_head,
+    };
     let outcome = refuse(session, refused, patience).await;
-    Outcome { upstream: path.name(), ..outcome }
+    Outcome {
+        upstream: path.name(),
+        ..outcome
+    }
 }
 
 fn count_failure(worker: &Worker, failure: Failure, route: &Route) {
-    if matches!(failure, Failure::ClientGone | Failure::ClientLate | Failure::BadBody) {
+    if matches!(
+        failure,
+        Failure::ClientGone | Failure::ClientLate | Failure::BadBody
+    ) {
         return;
     }
     worker.counters().add(Count::UpstreamFailed);
@@ -215,15 +288,25 @@ fn count_failure(worker: &Worker, failure: Failure, route: &Route) {
 }
 
 fn aborted(upstream: Option<String>, status: u16, error: &'static str) -> Outcome {
-    Outcome { status, bytes: 0, upstream, error: Some(error), after: After::Abort }
+    Outcome {
+        status,
+        bytes: 0,
+        upstream,
+        error: Some(error),
+        after: After::Abort,
+    }
 }
 
 fn log(session: &Session, head: &[u8], spans: &Spans, outcome: &Outcome, started: Instant) {
     let text = |span: &std::ops::Range<usize>| {
-        head.get(span.clone()).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+        head.get(span.clone())
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or_default()
     };
     let facts = session.client.facts();
-    let cipher = facts.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+    let cipher = facts
+        .negotiated_cipher_suite()
+        .and_then(|suite| suite.suite().as_str());
     session.worker.log.add(&Line {
         listener: session.listener_name(),
         server_name: session.server_name.as_deref(),
@@ -235,7 +318,11 @@ fn log(session: &Session, head: &[u8], spans: &Spans, outcome: &Outcome, started
         bytes: outcome.bytes,
         duration: started.elapsed(),
         upstream: outcome.upstream.as_deref(),
-        tls: if facts.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "1.2" } else { "1.3" },
+        tls: if facts.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
+            "1.2"
+        } else {
+            "1.3"
+        },
         cipher: cipher.unwrap_or_default(),
         resumed: facts.handshake_kind() == Some(HandshakeKind::Resumed),
         error: outcome.error,

@@ -51,7 +51,15 @@ struct Link {
 impl Guard {
     /// One socket for each worker; none where guard is not there yet.
     pub(crate) fn new(workers: usize, sockets: Vec<OwnedFd>) -> io::Result<Self> {
-        let links = (0..workers).map(|_| Mutex::new(Link { socket: None, next_id: 0, paused_until: 0 })).collect();
+        let links = (0..workers)
+            .map(|_| {
+                Mutex::new(Link {
+                    socket: None,
+                    next_id: 0,
+                    paused_until: 0,
+                })
+            })
+            .collect();
         let guard = Self { links };
         guard.replace(sockets)?;
         Ok(guard)
@@ -64,16 +72,31 @@ impl Guard {
             sys::set_time_limit(socket.as_fd(), WAIT)?;
         }
         for (link, socket) in self.links.iter().zip(sockets) {
-            *lock(link) = Link { socket: Some(socket), next_id: 0, paused_until: 0 };
+            *lock(link) = Link {
+                socket: Some(socket),
+                next_id: 0,
+                paused_until: 0,
+            };
         }
         Ok(())
     }
 
     /// A signature over the unhashed handshake message.
-    pub(crate) fn sign(&self, key: u16, scheme: u16, message: &[u8]) -> Result<Vec<u8>, GuardError> {
+    pub(crate) fn sign(
+        &self,
+        key: u16,
+        scheme: u16,
+        message: &[u8],
+    ) -> Result<Vec<u8>, GuardError> {
         worker::counters().add(Count::Signatures);
         let mut room = [0; HEADER_BYTES + 1024];
-        let datagram = self.ask(operation::SIGN, key, &scheme.to_be_bytes(), message, &mut room)?;
+        let datagram = self.ask(
+            operation::SIGN,
+            key,
+            &scheme.to_be_bytes(),
+            message,
+            &mut room,
+        )?;
         match Reply::decode(&datagram) {
             Ok(Reply::Signature(signature)) => Ok(signature.to_vec()),
             _ => Err(GuardError::Confused),
@@ -94,8 +117,14 @@ impl Guard {
     }
 
     /// A token, received into `room`: the caller's locked memory. Gives the token's place in it.
-    pub(crate) fn token(&self, request: &TokenRequest<'_>, room: &mut [u8]) -> Result<std::ops::Range<usize>, GuardError> {
-        let whole = unlatch_protocol::Request::Token(request.clone()).encode(0).map_err(|_| GuardError::Confused)?;
+    pub(crate) fn token(
+        &self,
+        request: &TokenRequest<'_>,
+        room: &mut [u8],
+    ) -> Result<std::ops::Range<usize>, GuardError> {
+        let whole = unlatch_protocol::Request::Token(request.clone())
+            .encode(0)
+            .map_err(|_| GuardError::Confused)?;
         let payload = whole.get(HEADER_BYTES..).unwrap_or_default();
         let datagram = self.ask(operation::TOKEN, request.route, payload, &[], room)?;
         match Reply::decode(&datagram) {
@@ -121,7 +150,14 @@ impl Guard {
     }
 
     /// Gives the length of the datagram that answers, already checked but for its kind.
-    fn exchange(&self, operation: u8, key: u16, start: &[u8], rest: &[u8], room: &mut [u8]) -> Result<usize, GuardError> {
+    fn exchange(
+        &self,
+        operation: u8,
+        key: u16,
+        start: &[u8],
+        rest: &[u8],
+        room: &mut [u8],
+    ) -> Result<usize, GuardError> {
         let mut link = lock(self.links.get(worker::index()).ok_or(GuardError::Gone)?);
         if sys::coarse_ms() < link.paused_until {
             return Err(GuardError::Late);
@@ -141,7 +177,13 @@ impl Guard {
 }
 
 impl Link {
-    fn round_trip(&self, head: &[u8], rest: &[u8], id: u32, room: &mut [u8]) -> Result<usize, GuardError> {
+    fn round_trip(
+        &self,
+        head: &[u8],
+        rest: &[u8],
+        id: u32,
+        room: &mut [u8],
+    ) -> Result<usize, GuardError> {
         let socket = self.socket.as_ref().ok_or(GuardError::Gone)?.as_fd();
         sys::send_datagram(socket, head, rest).map_err(|error| verdict(&error))?;
         loop {

@@ -15,18 +15,39 @@ pub(crate) struct ClientCas {
 
 impl ClientCas {
     /// From the certificates of a `client_ca`.
-    pub(crate) fn new(certificates: &[CertificateDer<'_>], place: &str) -> Result<Self, StartError> {
-        let anchor = |certificate| webpki::anchor_from_trusted_cert(certificate).map(|anchor| anchor.to_owned());
+    pub(crate) fn new(
+        certificates: &[CertificateDer<'_>],
+        place: &str,
+    ) -> Result<Self, StartError> {
+        let anchor = |certificate| {
+            webpki::anchor_from_trusted_cert(certificate).map(|anchor| anchor.to_owned())
+        };
         let anchors = certificates.iter().map(anchor).collect::<Result<_, _>>();
-        Ok(Self { anchors: anchors.map_err(|error| StartError::certificate(place, error))? })
+        Ok(Self {
+            anchors: anchors.map_err(|error| StartError::certificate(place, error))?,
+        })
     }
 
     /// The caller behind a chain that the handshake verified; `None` when it does not hold (any more).
-    pub(crate) fn identify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<CallerCertificate> {
+    pub(crate) fn identify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Option<CallerCertificate> {
         let (leaf, intermediates) = chain.split_first()?;
         let leaf = EndEntityCert::try_from(leaf).ok()?;
         let usage = KeyUsage::client_auth();
-        let path = leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &self.anchors, intermediates, now, usage, None, None).ok()?;
+        let path = leaf
+            .verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &self.anchors,
+                intermediates,
+                now,
+                usage,
+                None,
+                None,
+            )
+            .ok()?;
         let names = leaf.valid_dns_names().chain(leaf.valid_uri_names());
         Some(CallerCertificate {
             ca: spki_digest(path.anchor()),
@@ -55,9 +76,19 @@ fn spki_digest(anchor: &TrustAnchor<'_>) -> Digest {
 }
 
 /// Every certificate of a PEM text, at least one.
-pub(crate) fn read_certificates(pem: &str, place: &str) -> Result<Vec<CertificateDer<'static>>, StartError> {
+pub(crate) fn read_certificates(
+    pem: &str,
+    place: &str,
+) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|error| StartError::certificate(place, error))?;
-    if certificates.is_empty() { Err(StartError::certificate(place, "no certificate in the PEM text")) } else { Ok(certificates) }
+    if certificates.is_empty() {
+        Err(StartError::certificate(
+            place,
+            "no certificate in the PEM text",
+        ))
+    } else {
+        Ok(certificates)
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::RootCertStore;
 use webpki::EndEntityCert;
 
 use crate::certificates::Certificates;
@@ -49,7 +49,11 @@ pub(crate) fn build_edge(
     tickets: &Arc<TicketKeys>,
 ) -> Result<Live, StartError> {
     let mut servers = Vec::new();
-    let routes = config.routes.iter().map(|route| build_route(route, config, &mut servers)).collect::<Result<_, _>>()?;
+    let routes = config
+        .routes
+        .iter()
+        .map(|route| build_route(route, config, &mut servers))
+        .collect::<Result<_, _>>()?;
     let listeners = config
         .listeners
         .iter()
@@ -68,21 +72,36 @@ pub(crate) fn build_edge(
     })
 }
 
-fn build_route(route: &config::Route, config: &Config, servers: &mut Vec<String>) -> Result<Route, StartError> {
+fn build_route(
+    route: &config::Route,
+    config: &Config,
+    servers: &mut Vec<String>,
+) -> Result<Route, StartError> {
     let upstream = config
         .upstreams
         .get(&route.upstream)
         .ok_or_else(|| StartError::Config(format!("no upstream is named {}", route.upstream)))?;
     if route.inject.is_none() && upstream.tls.is_some() {
-        let message = format!("upstream {} speaks TLS; edge reaches such ones through egress only", route.upstream);
+        let message = format!(
+            "upstream {} speaks TLS; edge reaches such ones through egress only",
+            route.upstream
+        );
         return Err(StartError::Config(message));
     }
     let positions = match route.inject {
         Some(_) => Vec::new(),
-        None => upstream.servers.iter().map(|server| place_of(server, servers)).collect(),
+        None => upstream
+            .servers
+            .iter()
+            .map(|server| place_of(server, servers))
+            .collect(),
     };
     Ok(Route {
-        pattern: Pattern::new(route.listener.as_deref(), route.host.as_deref(), route.path.as_deref()),
+        pattern: Pattern::new(
+            route.listener.as_deref(),
+            route.host.as_deref(),
+            route.path.as_deref(),
+        ),
         strip_prefix: route.strip_prefix.clone(),
         upstream: route.upstream.clone(),
         servers: positions,
@@ -92,10 +111,13 @@ fn build_route(route: &config::Route, config: &Config, servers: &mut Vec<String>
 
 /// Position of `server` in the table, at its end if it is new.
 pub(crate) fn place_of(server: &str, servers: &mut Vec<String>) -> usize {
-    servers.iter().position(|known| known == server).unwrap_or_else(|| {
-        servers.push(server.to_owned());
-        servers.len() - 1
-    })
+    servers
+        .iter()
+        .position(|known| known == server)
+        .unwrap_or_else(|| {
+            servers.push(server.to_owned());
+            servers.len() - 1
+        })
 }
 
 fn build_listener(
@@ -113,19 +135,34 @@ fn build_listener(
         Some(pem) => {
             let place = format!("{place}, client_ca");
             let certificates = read_certificates(pem, &place)?;
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(trust(&certificates, &place)?), provider)
-                .build()
-                .map_err(|error| StartError::certificate(&place, error))?;
-            (builder.with_client_cert_verifier(verifier), Some(ClientCas::new(&certificates, &place)?))
+            let verifier = WebPkiClientVerifier::builder_with_provider(
+                Arc::new(trust(&certificates, &place)?),
+                provider,
+            )
+            .build()
+            .map_err(|error| StartError::certificate(&place, error))?;
+            (
+                builder.with_client_cert_verifier(verifier),
+                Some(ClientCas::new(&certificates, &place)?),
+            )
         }
     };
-    let mut tls = builder.with_cert_resolver(Arc::new(build_certificates(listener, guard, &place)?));
+    let mut tls =
+        builder.with_cert_resolver(Arc::new(build_certificates(listener, guard, &place)?));
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Without this rustls fills a session cache beside the tickets. One ticket instead of two is 4 µs cheaper.
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     tls.send_tls13_tickets = 1;
-    tls.ticketer = Arc::new(Ticketer::new(Arc::clone(tickets), &listener.name, listener.client_ca.as_deref()));
-    Ok(Listener { name: listener.name.clone(), tls: Arc::new(tls), client_cas })
+    tls.ticketer = Arc::new(Ticketer::new(
+        Arc::clone(tickets),
+        &listener.name,
+        listener.client_ca.as_deref(),
+    ));
+    Ok(Listener {
+        name: listener.name.clone(),
+        tls: Arc::new(tls),
+        client_cas,
+    })
 }
 
 /// A root store of exactly these certificates.
@@ -135,23 +172,40 @@ pub(crate) fn trust(
 ) -> Result<RootCertStore, StartError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        roots.add(certificate.clone()).map_err(|error| StartError::certificate(place, error))?;
+        roots
+            .add(certificate.clone())
+            .map_err(|error| StartError::certificate(place, error))?;
     }
     Ok(roots)
 }
 
-fn build_certificates(listener: &config::Listener, guard: &Arc<Guard>, place: &str) -> Result<Certificates, StartError> {
+fn build_certificates(
+    listener: &config::Listener,
+    guard: &Arc<Guard>,
+    place: &str,
+) -> Result<Certificates, StartError> {
     let mut entries = Vec::new();
     for (number, certificate) in listener.certificates.iter().enumerate() {
         let place = format!("{place}, certificate {number}");
         let chain = read_certificates(&certificate.chain, &place)?;
-        let kind = KeyKind::parse(&certificate.algorithm)
-            .ok_or_else(|| StartError::certificate(&place, format!("unknown algorithm {}", certificate.algorithm)))?;
-        let leaf = chain.first().ok_or_else(|| StartError::certificate(&place, "no leaf"))?;
-        let leaf = EndEntityCert::try_from(leaf).map_err(|error| StartError::certificate(&place, error))?;
+        let kind = KeyKind::parse(&certificate.algorithm).ok_or_else(|| {
+            StartError::certificate(
+                &place,
+                format!("unknown algorithm {}", certificate.algorithm),
+            )
+        })?;
+        let leaf = chain
+            .first()
+            .ok_or_else(|| StartError::certificate(&place, "no leaf"))?;
+        let leaf = EndEntityCert::try_from(leaf)
+            .map_err(|error| StartError::certificate(&place, error))?;
         let names = leaf.valid_dns_names().map(str::to_owned).collect();
         let key = GuardKey::new(Arc::clone(guard), certificate.key, kind);
-        entries.push((Arc::new(CertifiedKey::new(chain, Arc::new(key))), kind, names));
+        entries.push((
+            Arc::new(CertifiedKey::new(chain, Arc::new(key))),
+            kind,
+            names,
+        ));
     }
     if entries.is_empty() {
         return Err(StartError::certificate(place, "no certificate"));

@@ -6,12 +6,12 @@ use std::ops::Range;
 use unlatch_protocol::path::Target;
 use unlatch_protocol::{Caller, CallerCertificate};
 
+use crate::config::Limits;
 use crate::http::forward::Forward;
 use crate::http::request::Request;
 use crate::http::routes::strip_prefix;
 use crate::http::{Framing, storage};
 use crate::live::{EdgeLive, Route};
-use crate::config::Limits;
 
 /// Version of the preface to egress.
 const PREFACE_VERSION: u8 = 1;
@@ -57,7 +57,13 @@ pub(crate) struct Spans {
 }
 
 /// Decide. `spans` is filled as soon as the head is understood.
-pub(crate) fn plan(head: &[u8], live: &EdgeLive, limits: &Limits, asker: &Asker<'_>, spans: &mut Spans) -> Result<Plan, Refused> {
+pub(crate) fn plan(
+    head: &[u8],
+    live: &EdgeLive,
+    limits: &Limits,
+    asker: &Asker<'_>,
+    spans: &mut Spans,
+) -> Result<Plan, Refused> {
     let mut room = storage();
     let request = Request::parse(head, &mut room, limits.headers).map_err(|reject| Refused {
         status: reject.status(),
@@ -69,19 +75,35 @@ pub(crate) fn plan(head: &[u8], live: &EdgeLive, limits: &Limits, asker: &Asker<
         let start = part.as_ptr() as usize - head.as_ptr() as usize;
         start..start + part.len()
     };
-    *spans = Spans { method: span(request.method), host: span(request.host), path: span(request.path) };
+    *spans = Spans {
+        method: span(request.method),
+        host: span(request.host),
+        path: span(request.path),
+    };
     let refuse = |status, reason| Refused {
         status,
         reason,
         keeps_connection: request.keep_alive && request.framing == Framing::Empty,
         to_head: request.method == "HEAD",
     };
-    let matches = |route: &Route| route.pattern.matches(asker.listener, request.host, request.path);
-    let number = live.routes.iter().position(matches).ok_or_else(|| refuse(404, "no route"))?;
-    let route = live.routes.get(number).ok_or_else(|| refuse(404, "no route"))?;
+    let matches = |route: &Route| {
+        route
+            .pattern
+            .matches(asker.listener, request.host, request.path)
+    };
+    let number = live
+        .routes
+        .iter()
+        .position(matches)
+        .ok_or_else(|| refuse(404, "no route"))?;
+    let route = live
+        .routes
+        .get(number)
+        .ok_or_else(|| refuse(404, "no route"))?;
     let outgoing = match &route.inject {
         None => plain(&request, route, asker),
-        Some(inject) => injected(&request, route, inject.id, &inject.header, asker).map_err(|reason| refuse(400, reason))?,
+        Some(inject) => injected(&request, route, inject.id, &inject.header, asker)
+            .map_err(|reason| refuse(400, reason))?,
     };
     Ok(Plan {
         outgoing,
@@ -96,13 +118,22 @@ pub(crate) fn plan(head: &[u8], live: &EdgeLive, limits: &Limits, asker: &Asker<
 }
 
 fn stripped<'p>(path: &'p str, route: &Route) -> &'p str {
-    route.strip_prefix.as_deref().and_then(|prefix| strip_prefix(path, prefix)).unwrap_or(path)
+    route
+        .strip_prefix
+        .as_deref()
+        .and_then(|prefix| strip_prefix(path, prefix))
+        .unwrap_or(path)
 }
 
 /// The head for an upstream that needs no secret.
 fn plain(request: &Request<'_, '_>, route: &Route, asker: &Asker<'_>) -> Vec<u8> {
     let path = stripped(request.path, route);
-    let how = Forward { path, host: request.host, client: Some(asker.address), placeholder: None };
+    let how = Forward {
+        path,
+        host: request.host,
+        client: Some(asker.address),
+        placeholder: None,
+    };
     let mut out = Vec::new();
     how.write(request, &mut out);
     out.extend_from_slice(b"\r\n");
@@ -111,20 +142,39 @@ fn plain(request: &Request<'_, '_>, route: &Route, asker: &Asker<'_>) -> Vec<u8>
 
 /// Preface and head for egress. The path is read in one way only, or not at all; the upstream learns nothing of the
 /// client.
-fn injected(request: &Request<'_, '_>, route: &Route, id: u16, header: &str, asker: &Asker<'_>) -> Result<Vec<u8>, &'static str> {
+fn injected(
+    request: &Request<'_, '_>,
+    route: &Route,
+    id: u16,
+    header: &str,
+    asker: &Asker<'_>,
+) -> Result<Vec<u8>, &'static str> {
     if request.is_absolute {
         return Err("absolute target on an inject route");
     }
-    let target = Target::parse(request.path.as_bytes()).map_err(|_| "path could be read in two ways")?;
-    let caller = Caller { address: Some(asker.address), certificate: asker.certificate.cloned(), uid: None };
+    let target =
+        Target::parse(request.path.as_bytes()).map_err(|_| "path could be read in two ways")?;
+    let caller = Caller {
+        address: Some(asker.address),
+        certificate: asker.certificate.cloned(),
+        uid: None,
+    };
     let mut preface = vec![PREFACE_VERSION];
     preface.extend_from_slice(&id.to_be_bytes());
-    caller.encode(&mut preface).map_err(|_| "caller's names too long")?;
+    caller
+        .encode(&mut preface)
+        .map_err(|_| "caller's names too long")?;
     let length = u32::try_from(preface.len()).map_err(|_| "caller's names too long")?;
     let mut out = length.to_be_bytes().to_vec();
     out.append(&mut preface);
     let path = stripped(target.path(), route);
-    Forward { path, host: request.host, client: None, placeholder: Some(header) }.write(request, &mut out);
+    Forward {
+        path,
+        host: request.host,
+        client: None,
+        placeholder: Some(header),
+    }
+    .write(request, &mut out);
     out.extend_from_slice(b"\r\n");
     Ok(out)
 }

@@ -28,7 +28,11 @@ pub(crate) enum Conn {
 }
 
 impl Conn {
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, into),
@@ -36,7 +40,11 @@ impl Conn {
         }
     }
 
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -56,7 +64,9 @@ impl Conn {
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => stream.poll_flush(cx).map_err(|_| io::ErrorKind::ConnectionAborted.into()),
+            Self::Tls(stream) => stream
+                .poll_flush(cx)
+                .map_err(|_| io::ErrorKind::ConnectionAborted.into()),
         }
     }
 
@@ -90,12 +100,18 @@ impl Pools {
     pub(crate) fn new(servers: usize, routes: usize) -> Self {
         let servers = (0..servers).map(|_| RefCell::default()).collect();
         let turns = (0..routes).map(|_| Cell::default()).collect();
-        Self { servers, egress: RefCell::default(), turns }
+        Self {
+            servers,
+            egress: RefCell::default(),
+            turns,
+        }
     }
 
     /// Counts the requests of a route, to choose among its servers.
     pub(crate) fn next_turn(&self, route: usize) -> usize {
-        self.turns.get(route).map_or(0, |turn| turn.replace(turn.get().wrapping_add(1)))
+        self.turns
+            .get(route)
+            .map_or(0, |turn| turn.replace(turn.get().wrapping_add(1)))
     }
 
     /// A live idle connection to a server.
@@ -129,19 +145,25 @@ impl Pools {
 
     /// Take over what `other` has for egress.
     pub(crate) fn adopt_egress(&self, other: &Self) {
-        self.egress.borrow_mut().append(&mut other.egress.borrow_mut());
+        self.egress
+            .borrow_mut()
+            .append(&mut other.egress.borrow_mut());
     }
 
     /// No connection lies idle.
     pub(crate) fn is_empty(&self) -> bool {
-        self.servers.iter().chain([&self.egress]).all(|pool| pool.borrow().is_empty())
+        self.servers
+            .iter()
+            .chain([&self.egress])
+            .all(|pool| pool.borrow().is_empty())
     }
 
     /// Close what the peer closed, and what nobody used for long.
     pub(crate) fn prune(&self) {
         let now = sys::coarse_ms();
         for pool in self.servers.iter().chain([&self.egress]) {
-            pool.borrow_mut().retain(|idle| now < idle.since + IDLE_MS && !idle.conn.is_stale());
+            pool.borrow_mut()
+                .retain(|idle| now < idle.since + IDLE_MS && !idle.conn.is_stale());
         }
     }
 }
@@ -159,6 +181,9 @@ fn pop_live(pool: &RefCell<Vec<Idle>>) -> Option<Conn> {
 fn push(pool: &RefCell<Vec<Idle>>, conn: Conn) {
     let mut pool = pool.borrow_mut();
     if pool.len() < MOST_IDLE {
-        pool.push(Idle { conn, since: sys::coarse_ms() });
+        pool.push(Idle {
+            conn,
+            since: sys::coarse_ms(),
+        });
     }
 }

@@ -6,7 +6,9 @@ pub(crate) fn reply(status: u16, close: bool, to_head: bool) -> Vec<u8> {
     let body = format!("{status} {}\n", reason.to_ascii_lowercase());
     let close = if close { "Connection: close\r\n" } else { "" };
     let length = body.len();
-    let head = format!("HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n{close}\r\n");
+    let head = format!(
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n{close}\r\n"
+    );
     let mut response = head.into_bytes();
     if !to_head {
         response.extend_from_slice(body.as_bytes());
@@ -40,6 +42,9 @@ mod tests {
         let expected = "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nContent-Length: 16\r\nConnection: close\r\n\r\n";
 
         assert_eq!(expected.as_bytes(), reply(502, true, true));
-        assert_eq!([expected.as_bytes(), b"502 bad gateway\n"].concat(), reply(502, true, false));
+        assert_eq!(
+            [expected.as_bytes(), b"502 bad gateway\n"].concat(),
+            reply(502, true, false)
+        );
     }
 }

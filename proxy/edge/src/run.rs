@@ -29,8 +29,14 @@ impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, StartError> {
         let (mut role, mut config, mut control) = (None, None, None);
         while let Some(word) = words.next() {
-            let value = words.next().ok_or(StartError::Usage("an argument has no value"))?;
-            let number = || value.parse().map_err(|_| StartError::Usage("a descriptor is not a number"));
+            let value = words
+                .next()
+                .ok_or(StartError::Usage("an argument has no value"))?;
+            let number = || {
+                value
+                    .parse()
+                    .map_err(|_| StartError::Usage("a descriptor is not a number"))
+            };
             match word.as_str() {
                 "--role" if value == "edge" => role = Some(Role::Edge),
                 "--role" if value == "egress" => role = Some(Role::Egress),
@@ -40,7 +46,11 @@ impl Arguments {
             }
         }
         match (role, config, control) {
-            (Some(role), Some(config), Some(control)) => Ok(Self { role, config, control }),
+            (Some(role), Some(config), Some(control)) => Ok(Self {
+                role,
+                config,
+                control,
+            }),
             _ => Err(StartError::Usage("an argument is missing")),
         }
     }
@@ -50,7 +60,10 @@ impl Arguments {
 ///
 /// # Errors
 /// Something is wrong with what the supervisor passed; nothing was served.
-pub(crate) fn run(words: impl Iterator<Item = String>, start_wiping: impl FnOnce()) -> Result<(), StartError> {
+pub(crate) fn run(
+    words: impl Iterator<Item = String>,
+    start_wiping: impl FnOnce(),
+) -> Result<(), StartError> {
     let arguments = Arguments::parse(words)?;
     if arguments.role == Role::Egress {
         start_wiping();
@@ -60,22 +73,43 @@ pub(crate) fn run(words: impl Iterator<Item = String>, start_wiping: impl FnOnce
     let control = sys::inherit(arguments.control)?;
     let config = Config::read(sys::inherit(arguments.config)?)?;
     if config.role != arguments.role {
-        return Err(StartError::Config("the configuration is for the other role".to_owned()));
+        return Err(StartError::Config(
+            "the configuration is for the other role".to_owned(),
+        ));
     }
-    let guard_sockets = config.guard.iter().map(|fd| sys::inherit(*fd)).collect::<io::Result<Vec<_>>>()?;
+    let guard_sockets = config
+        .guard
+        .iter()
+        .map(|fd| sys::inherit(*fd))
+        .collect::<io::Result<Vec<_>>>()?;
     let guard = Arc::new(Guard::new(config.workers, guard_sockets)?);
     let builder = Builder {
         role: config.role,
         tickets: Arc::new(TicketKeys::new(Arc::clone(&guard))),
-        listeners: config.listeners.iter().map(|listener| (listener.name.clone(), listener.sockets.clone())).collect(),
+        listeners: config
+            .listeners
+            .iter()
+            .map(|listener| (listener.name.clone(), listener.sockets.clone()))
+            .collect(),
     };
     let live = builder.build(&config, 1, &guard)?;
-    let peer = config.egress.or(config.edge).map(sys::inherit).transpose()?;
+    let peer = config
+        .egress
+        .or(config.edge)
+        .map(sys::inherit)
+        .transpose()?;
     let (log, writer) = open_log(&config)?;
     let shared = Arc::new(Shared::new(config.workers, guard, live, peer, log.clone())?);
     let ended = Arc::new(sys::bell()?);
     let workers = start_workers(&config, &shared, &ended)?;
-    Control { socket: control, terminate, ended, shared, builder }.run(workers)?;
+    Control {
+        socket: control,
+        terminate,
+        ended,
+        shared,
+        builder,
+    }
+    .run(workers)?;
     log.finish(&writer);
     Ok(())
 }
@@ -89,7 +123,11 @@ fn open_log(config: &Config) -> io::Result<(LogSink, LogWriter)> {
     LogSink::start(file)
 }
 
-fn start_workers(config: &Config, shared: &Arc<Shared>, ended: &Arc<OwnedFd>) -> Result<Vec<JoinHandle<()>>, StartError> {
+fn start_workers(
+    config: &Config,
+    shared: &Arc<Shared>,
+    ended: &Arc<OwnedFd>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
     let mut workers = Vec::new();
     for index in 0..config.workers {
         let own = |listener: &crate::config::Listener| listener.sockets.get(index).copied();
@@ -98,7 +136,9 @@ fn start_workers(config: &Config, shared: &Arc<Shared>, ended: &Arc<OwnedFd>) ->
         let (shared, ended, role) = (Arc::clone(shared), Arc::clone(ended), config.role);
         let body = move || {
             let result = match role {
-                Role::Edge => serve::run(shared, index, |worker| serve::accept_all(worker, sockets)),
+                Role::Edge => {
+                    serve::run(shared, index, |worker| serve::accept_all(worker, sockets))
+                }
                 Role::Egress => serve::run(shared, index, egress::accept_all),
             };
             sys::ring(ended.as_fd());
@@ -108,7 +148,11 @@ fn start_workers(config: &Config, shared: &Arc<Shared>, ended: &Arc<OwnedFd>) ->
                 std::process::exit(1);
             }
         };
-        workers.push(std::thread::Builder::new().name(format!("worker {index}")).spawn(body)?);
+        workers.push(
+            std::thread::Builder::new()
+                .name(format!("worker {index}"))
+                .spawn(body)?,
+        );
     }
     Ok(workers)
 }
@@ -122,8 +166,16 @@ mod tests {
         let parse = |line: &str| Arguments::parse(line.split(' ').map(str::to_owned));
         let arguments = parse("--control-fd 4 --role egress --config-fd 3").unwrap();
 
-        assert_eq!((Role::Egress, 3, 4), (arguments.role, arguments.config, arguments.control));
-        for line in ["--role edge --config-fd 3", "--role x --config-fd 3 --control-fd 4", "--role", "--role edge --config-fd a --control-fd 4"] {
+        assert_eq!(
+            (Role::Egress, 3, 4),
+            (arguments.role, arguments.config, arguments.control)
+        );
+        for line in [
+            "--role edge --config-fd 3",
+            "--role x --config-fd 3 --control-fd 4",
+            "--role",
+            "--role edge --config-fd a --control-fd 4",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -22,7 +22,9 @@ pub(crate) fn run<F: Future<Output = ()> + 'static>(
     start: impl FnOnce(&'static Worker) -> std::io::Result<F>,
 ) -> std::io::Result<()> {
     let worker = Worker::start(shared, index);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async move {
         let timer = sys::watched(sys::timer()?)?;
@@ -31,8 +33,13 @@ pub(crate) fn run<F: Future<Output = ()> + 'static>(
         spawn_local(heed_bell(worker));
         worker.watch().await;
         poll_fn(|_| {
-            let is_over = worker.is_draining() && (worker.active() == 0 || worker.shared.is_drain_over());
-            if is_over { Poll::Ready(()) } else { Poll::Pending }
+            let is_over =
+                worker.is_draining() && (worker.active() == 0 || worker.shared.is_drain_over());
+            if is_over {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
         role.abort();
@@ -51,13 +58,15 @@ async fn tick(worker: &'static Worker, timer: AsyncFd<OwnedFd>) {
             return;
         }
         while worker.has_work() {
-            let Ok(mut ready) = timer.readable().await else { return };
+            let Ok(mut ready) = timer.readable().await else {
+                return;
+            };
             sys::silence(timer.get_ref().as_fd());
             ready.clear_ready();
             worker.deadlines.sweep(sys::coarse_ms());
             worker.log.flush();
             ticks = ticks.wrapping_add(1);
-            if ticks.is_multiple_of(TICKS_PER_PRUNE) {
+            if ticks % TICKS_PER_PRUNE == 0 {
                 worker.view().pools.prune();
             }
             if worker.is_draining() {
@@ -72,13 +81,17 @@ async fn tick(worker: &'static Worker, timer: AsyncFd<OwnedFd>) {
 
 /// Look at what the control thread changed.
 async fn heed_bell(worker: &'static Worker) {
-    let Some(Ok(bell)) = worker.shared.bell(worker.number()).map(|bell| {
-        sys::watched(bell.try_clone()?)
-    }) else {
+    let Some(Ok(bell)) = worker
+        .shared
+        .bell(worker.number())
+        .map(|bell| sys::watched(bell.try_clone()?))
+    else {
         return;
     };
     loop {
-        let Ok(mut ready) = bell.readable().await else { return };
+        let Ok(mut ready) = bell.readable().await else {
+            return;
+        };
         sys::silence(bell.get_ref().as_fd());
         ready.clear_ready();
         // Takes a new configuration over, so that an idle worker does not keep the old one.
@@ -92,7 +105,10 @@ async fn heed_bell(worker: &'static Worker) {
 }
 
 /// Edge: accept on every listener of this worker.
-pub(crate) fn accept_all(worker: &'static Worker, sockets: Vec<OwnedFd>) -> std::io::Result<impl Future<Output = ()> + 'static> {
+pub(crate) fn accept_all(
+    worker: &'static Worker,
+    sockets: Vec<OwnedFd>,
+) -> std::io::Result<impl Future<Output = ()> + 'static> {
     let listeners = sockets
         .into_iter()
         .map(|socket| {
@@ -121,7 +137,11 @@ async fn accept(worker: &'static Worker, listener: TcpListener, position: usize)
             if worker.is_draining() {
                 return Poll::Ready(None);
             }
-            if worker.is_full() { Poll::Pending } else { listener.poll_accept(cx).map(Some) }
+            if worker.is_full() {
+                Poll::Pending
+            } else {
+                listener.poll_accept(cx).map(Some)
+            }
         })
         .await;
         match accepted {

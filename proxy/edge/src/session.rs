@@ -53,7 +53,13 @@ enum Wait {
 }
 
 /// Serve one connection to its end.
-pub(crate) async fn serve(worker: &'static Worker, io: TcpStream, peer: SocketAddr, listener: usize, admission: Admission) {
+pub(crate) async fn serve(
+    worker: &'static Worker,
+    io: TcpStream,
+    peer: SocketAddr,
+    listener: usize,
+    admission: Admission,
+) {
     let live = Arc::clone(&worker.view().live);
     if let Some(mut session) = Session::begin(worker, io, peer, live, listener).await {
         session.run().await;
@@ -63,7 +69,13 @@ pub(crate) async fn serve(worker: &'static Worker, io: TcpStream, peer: SocketAd
 
 impl Session {
     /// Shake hands.
-    async fn begin(worker: &'static Worker, io: TcpStream, peer: SocketAddr, live: Arc<Live>, listener: usize) -> Option<Self> {
+    async fn begin(
+        worker: &'static Worker,
+        io: TcpStream,
+        peer: SocketAddr,
+        live: Arc<Live>,
+        listener: usize,
+    ) -> Option<Self> {
         let tls = Arc::clone(&listener_of(&live, listener)?.tls);
         let deadline = poll_fn(|cx| Poll::Ready(worker.deadlines.enter(cx))).await;
         deadline.set(live.timeouts.handshake);
@@ -77,7 +89,16 @@ impl Session {
             worker.counters().add(Count::Resumed);
         }
         let address = peer.ip().to_canonical();
-        Some(Self { client, deadline, worker, address, server_name, live, listener, certificate: None })
+        Some(Self {
+            client,
+            deadline,
+            worker,
+            address,
+            server_name,
+            live,
+            listener,
+            certificate: None,
+        })
     }
 
     async fn run(&mut self) {
@@ -132,7 +153,12 @@ impl Session {
 
     /// Read once; false when the worker drains and the client asks nothing; nothing at the deadline.
     async fn read_more(&mut self) -> Option<Result<bool, Broken>> {
-        let Self { client, worker, deadline, .. } = self;
+        let Self {
+            client,
+            worker,
+            deadline,
+            ..
+        } = self;
         let filled = poll_fn(|cx| {
             if worker.is_draining() && client.inbox.is_empty() {
                 return Poll::Ready(Some(Ok(false)));
@@ -147,13 +173,18 @@ impl Session {
         if client.is_flushed() {
             return filled;
         }
-        before(deadline, poll_fn(|cx| client.poll_flush(cx))).await.and(filled)
+        before(deadline, poll_fn(|cx| client.poll_flush(cx)))
+            .await
+            .and(filled)
     }
 
     /// Answer what is not a request.
     async fn refuse(&mut self, status: u16) -> After {
         self.worker.counters().add(Count::Refused);
-        match self.send(&reply(status, true, false), self.live.timeouts.body).await {
+        match self
+            .send(&reply(status, true, false), self.live.timeouts.body)
+            .await
+        {
             Ok(()) => After::Linger,
             Err(_) => After::Abort,
         }
@@ -167,7 +198,9 @@ impl Session {
     }
 
     async fn flush(&mut self) -> Result<(), Broken> {
-        before(&self.deadline, poll_fn(|cx| self.client.poll_flush(cx))).await.unwrap_or(Err(Broken))
+        before(&self.deadline, poll_fn(|cx| self.client.poll_flush(cx)))
+            .await
+            .unwrap_or(Err(Broken))
     }
 
     /// Say good-bye in TLS, and end. Whoever does not read that misses nothing.
@@ -199,10 +232,16 @@ impl Session {
 
     /// Look at the client's certificate, once. False where one is wanted and does not hold.
     pub(crate) fn identify(&mut self) -> bool {
-        let cas = listener_of(&self.live, self.listener).and_then(|listener| listener.client_cas.as_ref());
+        let cas = listener_of(&self.live, self.listener)
+            .and_then(|listener| listener.client_cas.as_ref());
         let Some(cas) = cas else { return true };
         if self.certificate.is_none() {
-            self.certificate = cas.identify(self.client.facts().peer_certificates().unwrap_or_default(), UnixTime::now()).map(Box::new);
+            self.certificate = cas
+                .identify(
+                    self.client.facts().peer_certificates().unwrap_or_default(),
+                    UnixTime::now(),
+                )
+                .map(Box::new);
         }
         self.certificate.is_some()
     }
@@ -243,12 +282,19 @@ fn listener_of(live: &Live, position: usize) -> Option<&Listener> {
 }
 
 /// Boxed, so that an idle connection does not carry the state of a request.
-fn exchange_boxed(session: &mut Session, head: Vec<u8>) -> Pin<Box<dyn Future<Output = After> + '_>> {
+fn exchange_boxed(
+    session: &mut Session,
+    head: Vec<u8>,
+) -> Pin<Box<dyn Future<Output = After> + '_>> {
     Box::pin(exchange::answer(session, head))
 }
 
 /// Cut off the first `length` bytes, without a copy where there are no more.
 fn take_front(bytes: &mut Vec<u8>, length: usize) -> Vec<u8> {
-    let rest = if length == bytes.len() { Vec::new() } else { bytes.split_off(length) };
+    let rest = if length == bytes.len() {
+        Vec::new()
+    } else {
+        bytes.split_off(length)
+    };
     std::mem::replace(bytes, rest)
 }

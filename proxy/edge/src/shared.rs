@@ -31,7 +31,12 @@ impl Live {
         let routes = match &self.role {
             RoleLive::Edge(edge) => edge.routes.len(),
             // Counted by id.
-            RoleLive::Egress(egress) => egress.routes.iter().map(|route| usize::from(route.id) + 1).max().unwrap_or(0),
+            RoleLive::Egress(egress) => egress
+                .routes
+                .iter()
+                .map(|route| usize::from(route.id) + 1)
+                .max()
+                .unwrap_or(0),
         };
         Pools::new(self.servers.len(), routes)
     }
@@ -77,7 +82,9 @@ impl Shared {
             peer: Mutex::new(peer.map(Arc::new)),
             draining: AtomicBool::new(false),
             drain_until: AtomicU64::new(u64::MAX),
-            bells: (0..workers).map(|_| sys::bell()).collect::<std::io::Result<_>>()?,
+            bells: (0..workers)
+                .map(|_| sys::bell())
+                .collect::<std::io::Result<_>>()?,
         })
     }
 

@@ -65,8 +65,16 @@ impl GuardKey {
 
 impl SigningKey for GuardKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        let scheme = *self.kind.schemes.iter().find(|scheme| offered.contains(scheme))?;
-        Some(Box::new(GuardSigner { guard: Arc::clone(&self.guard), key: self.key, scheme }))
+        let scheme = *self
+            .kind
+            .schemes
+            .iter()
+            .find(|scheme| offered.contains(scheme))?;
+        Some(Box::new(GuardSigner {
+            guard: Arc::clone(&self.guard),
+            key: self.key,
+            scheme,
+        }))
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {

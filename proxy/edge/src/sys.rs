@@ -16,7 +16,11 @@ const FD_BYTES: usize = size_of::<RawFd>();
 const CONTROL_WORDS: usize = (MAX_FDS * FD_BYTES + 64) / 8;
 
 fn check(result: c_int) -> io::Result<c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn check_length(result: isize) -> io::Result<usize> {
@@ -43,7 +47,11 @@ pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     // SAFETY: F_GETFL touches no memory.
     let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-    let flags = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    let flags = if on {
+        flags | libc::O_NONBLOCK
+    } else {
+        flags & !libc::O_NONBLOCK
+    };
     // SAFETY: F_SETFL touches no memory.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
 }
@@ -51,7 +59,16 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 fn set_option<T>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the kernel reads `length` bytes of `value`, which is that long.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast::<c_void>(), length) }).map(drop)
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast::<c_void>(),
+            length,
+        )
+    })
+    .map(drop)
 }
 
 /// Accepted connections inherit TCP_NODELAY from the listening socket.
@@ -77,25 +94,47 @@ pub(crate) fn send_datagram(fd: BorrowedFd<'_>, head: &[u8], rest: &[u8]) -> io:
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len();
     // SAFETY: `message` points at two parts that live until the call returns; the kernel only reads them.
-    let sent = check_length(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })?;
-    if sent == head.len() + rest.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    let sent = check_length(unsafe {
+        libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
+    })?;
+    if sent == head.len() + rest.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
 }
 
 fn part(bytes: &[u8]) -> libc::iovec {
-    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(), iov_len: bytes.len() }
+    libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(),
+        iov_len: bytes.len(),
+    }
 }
 
 /// Receive one datagram. 0 is end of file; one that is longer than `buffer` is an error.
 pub(crate) fn receive_datagram(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
     let length = check_length(unsafe {
-        libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast::<c_void>(), buffer.len(), libc::MSG_TRUNC)
+        libc::recv(
+            fd.as_raw_fd(),
+            buffer.as_mut_ptr().cast::<c_void>(),
+            buffer.len(),
+            libc::MSG_TRUNC,
+        )
     })?;
-    if length > buffer.len() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(length) }
+    if length > buffer.len() {
+        Err(io::ErrorKind::InvalidData.into())
+    } else {
+        Ok(length)
+    }
 }
 
 /// Send a datagram with one descriptor, without waiting for room.
-pub(crate) fn send_with_descriptor(fd: BorrowedFd<'_>, bytes: &[u8], passed: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn send_with_descriptor(
+    fd: BorrowedFd<'_>,
+    bytes: &[u8],
+    passed: BorrowedFd<'_>,
+) -> io::Result<()> {
     let mut control = [0_u64; CONTROL_WORDS];
     let mut parts = [part(bytes)];
     // SAFETY: all-zero is a valid msghdr.
@@ -113,7 +152,9 @@ pub(crate) fn send_with_descriptor(fd: BorrowedFd<'_>, bytes: &[u8], passed: Bor
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
         (*header).cmsg_len = length as usize;
-        libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(passed.as_raw_fd());
+        libc::CMSG_DATA(header)
+            .cast::<RawFd>()
+            .write_unaligned(passed.as_raw_fd());
     }
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     // SAFETY: everything that `message` points at lives until the call returns.
@@ -121,9 +162,15 @@ pub(crate) fn send_with_descriptor(fd: BorrowedFd<'_>, bytes: &[u8], passed: Bor
 }
 
 /// Receive one datagram and the descriptors that came with it, without waiting. 0 bytes is end of file.
-pub(crate) fn receive_with_descriptors(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub(crate) fn receive_with_descriptors(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control = [0_u64; CONTROL_WORDS];
-    let mut parts = [libc::iovec { iov_base: buffer.as_mut_ptr().cast::<c_void>(), iov_len: buffer.len() }];
+    let mut parts = [libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast::<c_void>(),
+        iov_len: buffer.len(),
+    }];
     // SAFETY: all-zero is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
@@ -148,9 +195,13 @@ fn collect_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
         let mut header = libc::CMSG_FIRSTHDR(message);
         while let Some(part) = header.as_ref() {
             if part.cmsg_level == libc::SOL_SOCKET && part.cmsg_type == libc::SCM_RIGHTS {
-                let count = (part.cmsg_len as usize - libc::CMSG_LEN(0) as usize) / FD_BYTES;
+                #[allow(clippy::unnecessary_cast, reason = "musl's cmsg_len has 32 bits")]
+                let length = part.cmsg_len as usize;
+                let count = (length - libc::CMSG_LEN(0) as usize) / FD_BYTES;
                 let data = libc::CMSG_DATA(header).cast::<RawFd>();
-                found.extend((0..count).map(|index| OwnedFd::from_raw_fd(data.add(index).read_unaligned())));
+                found.extend(
+                    (0..count).map(|index| OwnedFd::from_raw_fd(data.add(index).read_unaligned())),
+                );
             }
             header = libc::CMSG_NXTHDR(message, header);
         }
@@ -160,7 +211,11 @@ fn collect_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
 
 /// Wait until one of the descriptors is readable or closed.
 pub(crate) fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N]) -> io::Result<[bool; N]> {
-    let mut entries = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    let mut entries = fds.map(|fd| libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    });
     let count = libc::nfds_t::try_from(N).map_err(io::Error::other)?;
     // SAFETY: the kernel reads and writes `count` entries.
     match check(unsafe { libc::poll(entries.as_mut_ptr(), count, -1) }) {
@@ -177,11 +232,19 @@ pub(crate) fn catch_terminate() -> io::Result<OwnedFd> {
     unsafe {
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGTERM);
-        check(libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
+        check(libc::pthread_sigmask(
+            libc::SIG_BLOCK,
+            &raw const set,
+            std::ptr::null_mut(),
+        ))?;
     }
     // SAFETY: `set` is valid; the answer is a fresh descriptor.
     unsafe {
-        let fd = check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
+        let fd = check(libc::signalfd(
+            -1,
+            &raw const set,
+            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
+        ))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }
@@ -219,23 +282,44 @@ pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 pub(crate) fn timer() -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only; the answer is a fresh descriptor.
     unsafe {
-        let fd = check(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK))?;
+        let fd = check(libc::timerfd_create(
+            libc::CLOCK_MONOTONIC,
+            libc::TFD_CLOEXEC | libc::TFD_NONBLOCK,
+        ))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }
 
 /// Let a timer tick every `period` milliseconds; 0 stops it.
 pub(crate) fn set_timer(timer: BorrowedFd<'_>, period: u32) -> io::Result<()> {
-    let time = libc::timespec { tv_sec: (period / 1000).into(), tv_nsec: (period % 1000 * 1_000_000).into() };
-    let setting = libc::itimerspec { it_interval: time, it_value: time };
+    let time = libc::timespec {
+        tv_sec: (period / 1000).into(),
+        tv_nsec: (period % 1000 * 1_000_000).into(),
+    };
+    let setting = libc::itimerspec {
+        it_interval: time,
+        it_value: time,
+    };
     // SAFETY: `setting` is valid; no old value is asked for.
-    check(unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut()) }).map(drop)
+    check(unsafe {
+        libc::timerfd_settime(
+            timer.as_raw_fd(),
+            0,
+            &raw const setting,
+            std::ptr::null_mut(),
+        )
+    })
+    .map(drop)
 }
 
 /// Milliseconds of the monotonic clock, as coarse as the kernel's tick and as cheap as a memory read.
 pub(crate) fn coarse_ms() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid place for the answer.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000
+        + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }

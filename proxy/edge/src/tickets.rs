@@ -45,7 +45,10 @@ struct MaskedKeys {
 
 impl TicketKeys {
     pub(crate) fn new(guard: Arc<Guard>) -> Self {
-        Self { guard, state: Mutex::default() }
+        Self {
+            guard,
+            state: Mutex::default(),
+        }
     }
 
     /// Forget what guard said: another guard is there.
@@ -58,7 +61,9 @@ impl TicketKeys {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = sys::coarse_ms();
         if now >= state.ask_at {
-            let fresh = self.guard.ticket_keys(|keys| (MaskedKeys::new(&keys), keys.seconds_left));
+            let fresh = self
+                .guard
+                .ticket_keys(|keys| (MaskedKeys::new(&keys), keys.seconds_left));
             let (keys, seconds) = fresh.map_or((None, 0), |(keys, seconds)| (keys, seconds));
             state.ask_at = now + u64::from(seconds).saturating_mul(1000).max(PAUSE_MS);
             state.keys = keys;
@@ -74,10 +79,17 @@ impl MaskedKeys {
         let mut mask = [0; 64];
         aws_lc_rs::rand::fill(&mut mask).ok()?;
         let mut masked = mask;
-        for (byte, key) in masked.iter_mut().zip(keys.previous.iter().chain(keys.current)) {
+        for (byte, key) in masked
+            .iter_mut()
+            .zip(keys.previous.iter().chain(keys.current))
+        {
             *byte ^= key;
         }
-        Some(Self { epoch: keys.epoch, masked, mask })
+        Some(Self {
+            epoch: keys.epoch,
+            masked,
+            mask,
+        })
     }
 
     fn cipher(&self, epoch: u64) -> Option<LessSafeKey> {
@@ -87,10 +99,16 @@ impl MaskedKeys {
             _ => return None,
         };
         let mut key = Zeroizing::new([0; 32]);
-        for ((byte, masked), mask) in key.iter_mut().zip(&self.masked[half.clone()]).zip(&self.mask[half]) {
+        for ((byte, masked), mask) in key
+            .iter_mut()
+            .zip(&self.masked[half.clone()])
+            .zip(&self.mask[half])
+        {
             *byte = masked ^ mask;
         }
-        UnboundKey::new(&AES_256_GCM, key.as_slice()).ok().map(LessSafeKey::new)
+        UnboundKey::new(&AES_256_GCM, key.as_slice())
+            .ok()
+            .map(LessSafeKey::new)
     }
 }
 
@@ -111,7 +129,10 @@ pub(crate) struct Ticketer {
 impl Ticketer {
     /// For the listener of this name with these client CAs (PEM).
     pub(crate) fn new(keys: Arc<TicketKeys>, listener: &str, client_ca: Option<&str>) -> Self {
-        let text = format!("{listener}\0{}", client_ca.map_or_else(String::new, |ca| format!("ca\0{ca}")));
+        let text = format!(
+            "{listener}\0{}",
+            client_ca.map_or_else(String::new, |ca| format!("ca\0{ca}"))
+        );
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
         let mut context = [0; 32];
         context.copy_from_slice(digest.as_ref());
@@ -147,7 +168,9 @@ impl ProducesTickets for Ticketer {
         ticket.extend_from_slice(plain);
         let aad = self.additional_data(&ticket);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = cipher.seal_in_place_separate_tag(nonce, aad, &mut ticket[HEAD..]).ok()?;
+        let tag = cipher
+            .seal_in_place_separate_tag(nonce, aad, &mut ticket[HEAD..])
+            .ok()?;
         ticket.extend_from_slice(tag.as_ref());
         Some(ticket)
     }
@@ -162,7 +185,10 @@ impl ProducesTickets for Ticketer {
         let (_, cipher) = self.keys.cipher(Some(u64::from_be_bytes(*epoch)))?;
         let mut plain = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(nonce.try_into().ok()?);
-        let length = cipher.open_in_place(nonce, self.additional_data(head), &mut plain).ok()?.len();
+        let length = cipher
+            .open_in_place(nonce, self.additional_data(head), &mut plain)
+            .ok()?
+            .len();
         plain.truncate(length);
         Some(plain)
     }
@@ -172,7 +198,9 @@ impl ProducesTickets for Ticketer {
 fn is_tls13_session(plain: &[u8]) -> bool {
     let version = match plain {
         [0, rest @ ..] => rest.get(..2),
-        [1, length, rest @ ..] => rest.get(usize::from(*length)..).and_then(|rest| rest.get(..2)),
+        [1, length, rest @ ..] => rest
+            .get(usize::from(*length)..)
+            .and_then(|rest| rest.get(..2)),
         _ => None,
     };
     version == Some(&[3, 4])
@@ -189,9 +217,20 @@ mod tests {
     use super::*;
 
     fn keys(epoch: u64) -> Arc<TicketKeys> {
-        let keys = unlatch_protocol::TicketKeys { epoch, seconds_left: 60, previous: &[1; 32], current: &[2; 32] };
-        let state = State { keys: MaskedKeys::new(&keys), ask_at: u64::MAX };
-        Arc::new(TicketKeys { guard: Arc::new(Guard::new(1, Vec::new()).unwrap()), state: Mutex::new(state) })
+        let keys = unlatch_protocol::TicketKeys {
+            epoch,
+            seconds_left: 60,
+            previous: &[1; 32],
+            current: &[2; 32],
+        };
+        let state = State {
+            keys: MaskedKeys::new(&keys),
+            ask_at: u64::MAX,
+        };
+        Arc::new(TicketKeys {
+            guard: Arc::new(Guard::new(1, Vec::new()).unwrap()),
+            state: Mutex::new(state),
+        })
     }
 
     const SESSION: &[u8] = &[0, 3, 4, 9, 9, 9];
@@ -199,7 +238,9 @@ mod tests {
     #[test]
     fn ticket_opens_for_the_same_listener_and_clients_only() {
         let keys = keys(5);
-        let ticket = Ticketer::new(Arc::clone(&keys), "a:443", Some("CA")).encrypt(SESSION).unwrap();
+        let ticket = Ticketer::new(Arc::clone(&keys), "a:443", Some("CA"))
+            .encrypt(SESSION)
+            .unwrap();
         let open = |listener, ca| Ticketer::new(Arc::clone(&keys), listener, ca).decrypt(&ticket);
 
         assert_eq!(Some(SESSION.to_vec()), open("a:443", Some("CA")));
@@ -223,10 +264,16 @@ mod tests {
 
     #[test]
     fn other_epochs_have_other_keys() {
-        let ticket = Ticketer::new(keys(5), "a:443", None).encrypt(SESSION).unwrap();
+        let ticket = Ticketer::new(keys(5), "a:443", None)
+            .encrypt(SESSION)
+            .unwrap();
         // In epoch 6 this test's key of epoch 5 is another one, in epoch 7 there is none any more.
         for epoch in [4, 6, 7] {
-            assert_eq!(None, Ticketer::new(keys(epoch), "a:443", None).decrypt(&ticket), "epoch {epoch}");
+            assert_eq!(
+                None,
+                Ticketer::new(keys(epoch), "a:443", None).decrypt(&ticket),
+                "epoch {epoch}"
+            );
         }
     }
 
@@ -235,7 +282,12 @@ mod tests {
         let ticketer = Ticketer::new(keys(5), "a:443", None);
 
         assert!(ticketer.encrypt(&[1, 2, b'h', b'i', 3, 4, 0]).is_some());
-        for session in [&[0, 3, 3, 0][..], &[1, 2, b'h', b'i', 3, 3], &[1, 200, 3, 4], &[]] {
+        for session in [
+            &[0, 3, 3, 0][..],
+            &[1, 2, b'h', b'i', 3, 3],
+            &[1, 200, 3, 4],
+            &[],
+        ] {
             assert_eq!(None, ticketer.encrypt(session));
         }
     }

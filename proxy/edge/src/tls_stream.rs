@@ -32,7 +32,10 @@ pub(crate) trait Side {
     type Data;
     /// Received plaintext may hold a token: every buffer is wiped.
     const WIPES: bool;
-    fn process<'c, 'i>(&'c mut self, received: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn process<'c, 'i>(
+        &'c mut self,
+        received: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn state(&self) -> &CommonState;
 }
 
@@ -40,7 +43,10 @@ impl Side for UnbufferedServerConnection {
     type Data = ServerConnectionData;
     const WIPES: bool = false;
 
-    fn process<'c, 'i>(&'c mut self, received: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+    fn process<'c, 'i>(
+        &'c mut self,
+        received: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(received)
     }
 
@@ -53,7 +59,10 @@ impl Side for UnbufferedClientConnection {
     type Data = ClientConnectionData;
     const WIPES: bool = true;
 
-    fn process<'c, 'i>(&'c mut self, received: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+    fn process<'c, 'i>(
+        &'c mut self,
+        received: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(received)
     }
 
@@ -79,7 +88,15 @@ pub(crate) struct TlsStream<S: Side> {
 impl<S: Side> TlsStream<S> {
     pub(crate) fn new(io: TcpStream, tls: S) -> Self {
         let (inbox, partial, outbox) = (Vec::new(), Vec::new(), Vec::new());
-        Self { inbox, io, tls: Box::new(tls), partial, outbox, sent: 0, ended: false }
+        Self {
+            inbox,
+            io,
+            tls: Box::new(tls),
+            partial,
+            outbox,
+            sent: 0,
+            ended: false,
+        }
     }
 
     /// What was agreed in the handshake.
@@ -108,7 +125,9 @@ impl<S: Side> TlsStream<S> {
         }
         buffers::with_read(|buffer| {
             let kept = self.partial.len();
-            let Some(room) = buffer.get_mut(kept..kept + SEALED_READ) else { return Poll::Ready(Err(Broken)) };
+            let Some(room) = buffer.get_mut(kept..kept + SEALED_READ) else {
+                return Poll::Ready(Err(Broken));
+            };
             let mut into = ReadBuf::new(room);
             if ready!(Pin::new(&mut self.io).poll_read(cx, &mut into)).is_err() {
                 return Poll::Ready(Err(Broken));
@@ -159,7 +178,8 @@ impl<S: Side> TlsStream<S> {
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
-                        self.inbox.extend_from_slice(record.map_err(|_| Broken)?.payload);
+                        self.inbox
+                            .extend_from_slice(record.map_err(|_| Broken)?.payload);
                     }
                 }
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
@@ -167,7 +187,9 @@ impl<S: Side> TlsStream<S> {
                     self.ended = true;
                     is_done = true;
                 }
-                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => is_done = true,
+                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {
+                    is_done = true
+                }
                 // Early data is not enabled.
                 Ok(_) => return Err(Broken),
                 Err(error) => {
@@ -282,7 +304,11 @@ impl<S: Side> TlsStream<S> {
 
     /// Decrypted bytes into the caller's buffer, as a socket would give them. The inbox gives up its memory when it is
     /// read empty.
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.inbox.is_empty() && !self.ended {
             if ready!(self.poll_fill(cx)).is_err() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
@@ -299,14 +325,22 @@ impl<S: Side> TlsStream<S> {
     }
 
     /// Encrypts up to one record; ready when the record before it has gone.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, plain: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        plain: &[u8],
+    ) -> Poll<io::Result<usize>> {
         const RECORD: usize = 16 * 1024;
         let failed = || io::Error::from(io::ErrorKind::ConnectionAborted);
         if ready!(self.poll_flush(cx)).is_err() {
             return Poll::Ready(Err(failed()));
         }
         let length = plain.len().min(RECORD);
-        Poll::Ready(self.deliver(&plain[..length]).map(|()| length).map_err(|_| failed()))
+        Poll::Ready(
+            self.deliver(&plain[..length])
+                .map(|()| length)
+                .map_err(|_| failed()),
+        )
     }
 
     /// Whether an idle connection is of no use: the peer closed it, or sent what nobody asked for.

@@ -8,8 +8,8 @@ use tokio::io::ReadBuf;
 use crate::buffers::{self, BODY_READ, HEAD_READ, HEADROOM, Upstream};
 use crate::config::Timeouts;
 use crate::deadlines::Deadline;
-use crate::downstream::Downstream;
 use crate::download::Download;
+use crate::downstream::Downstream;
 use crate::http::response::BadResponse;
 use crate::pool::Conn;
 use crate::tls_stream::Broken;
@@ -48,7 +48,11 @@ impl Failure {
             Self::ClientGone => None,
             Self::ClientLate => Some(408),
             Self::BadBody => Some(400),
-            Self::Connect | Self::Untrusted | Self::UpstreamGone | Self::BadResponse(_) | Self::NoEgress => Some(502),
+            Self::Connect
+            | Self::Untrusted
+            | Self::UpstreamGone
+            | Self::BadResponse(_)
+            | Self::NoEgress => Some(502),
             Self::ConnectLate | Self::UpstreamLate => Some(504),
         }
     }
@@ -118,7 +122,11 @@ impl<D: Downstream> Transfer<'_, D> {
                 return Poll::Ready(Ok(()));
             }
             if !has_moved {
-                return if self.deadline.has_passed() { Poll::Ready(Err(self.lateness())) } else { Poll::Pending };
+                return if self.deadline.has_passed() {
+                    Poll::Ready(Err(self.lateness()))
+                } else {
+                    Poll::Pending
+                };
             }
             self.deadline.set(self.patience());
         }
@@ -132,13 +140,22 @@ impl<D: Downstream> Transfer<'_, D> {
     /// How long nothing may move from here on.
     fn patience(&self) -> u64 {
         let awaits_response = self.upload.is_over() && !self.download.has_begun();
-        if awaits_response { self.timeouts.response } else { self.timeouts.body }
+        if awaits_response {
+            self.timeouts.response
+        } else {
+            self.timeouts.body
+        }
     }
 
     /// Who kept us waiting.
     fn lateness(&self) -> Failure {
-        let awaits_body = self.upload.is_idle() && !self.upload.is_received() && !self.download.has_begun();
-        if awaits_body || !self.client.is_flushed() { Failure::ClientLate } else { Failure::UpstreamLate }
+        let awaits_body =
+            self.upload.is_idle() && !self.upload.is_received() && !self.download.has_begun();
+        if awaits_body || !self.client.is_flushed() {
+            Failure::ClientLate
+        } else {
+            Failure::UpstreamLate
+        }
     }
 
     /// One step up; gives whether anything moved.
@@ -150,14 +167,22 @@ impl<D: Downstream> Transfer<'_, D> {
             if std::mem::take(&mut self.continue_due) && !self.download.has_begun() {
                 self.client.deliver(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
-            let Poll::Ready(filled) = self.client.poll_fill(cx) else { return Ok(false) };
+            let Poll::Ready(filled) = self.client.poll_fill(cx) else {
+                return Ok(false);
+            };
             filled?;
             if self.client.inbox().is_empty() {
-                return if self.client.has_ended() { Err(Failure::ClientGone) } else { Ok(true) };
+                return if self.client.has_ended() {
+                    Err(Failure::ClientGone)
+                } else {
+                    Ok(true)
+                };
             }
         }
         self.continue_due = false;
-        self.upload.take(self.client.inbox()).map_err(|_| Failure::BadBody)?;
+        self.upload
+            .take(self.client.inbox())
+            .map_err(|_| Failure::BadBody)?;
         Ok(true)
     }
 
@@ -177,7 +202,11 @@ impl<D: Downstream> Transfer<'_, D> {
             let length = into.filled().len();
             if length == 0 {
                 let is_unanswered = carried == 0 && !self.download.has_begun();
-                return Poll::Ready(if is_unanswered { Err(Failure::UpstreamGone) } else { Ok(self.download.end()?) });
+                return Poll::Ready(if is_unanswered {
+                    Err(Failure::UpstreamGone)
+                } else {
+                    Ok(self.download.end()?)
+                });
             }
             upstream.bytes[HEADROOM..start].copy_from_slice(&self.download.carry);
             let passed = self.pass_on(upstream, start + length);
@@ -194,7 +223,9 @@ impl<D: Downstream> Transfer<'_, D> {
             // The rest of a body that is not wanted any more cannot be told from a next request.
             self.download.close |= !self.upload.is_complete() || self.worker.is_draining();
         }
-        let range = self.download.feed(&mut upstream.bytes, HEADROOM..end, &mut upstream.head)?;
+        let range = self
+            .download
+            .feed(&mut upstream.bytes, HEADROOM..end, &mut upstream.head)?;
         if !range.is_empty() {
             self.bytes += range.len() as u64;
             self.client.deliver(&upstream.bytes[range])?;

@@ -31,7 +31,12 @@ impl Upload {
             Framing::Chunked => Body::Chunked(Chunked::default()),
             Framing::Empty | Framing::UntilClose => Body::Done,
         };
-        Self { pending: head, sent: 0, body, has_failed: false }
+        Self {
+            pending: head,
+            sent: 0,
+            body,
+            has_failed: false,
+        }
     }
 
     /// Everything was sent, or will never be.
@@ -91,7 +96,9 @@ impl Upload {
         match &mut self.body {
             Body::Done => {}
             Body::Length(left) => {
-                let length = usize::try_from(*left).unwrap_or(usize::MAX).min(inbox.len());
+                let length = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(inbox.len());
                 *left -= length as u64;
                 if *left == 0 {
                     self.body = Body::Done;
@@ -139,7 +146,10 @@ mod tests {
         let mut inbox = b"helloGET".to_vec();
         upload.take(&mut inbox).unwrap();
 
-        assert_eq!((&b"HEADhello"[..], &b"GET"[..]), (&upload.pending[..], &inbox[..]));
+        assert_eq!(
+            (&b"HEADhello"[..], &b"GET"[..]),
+            (&upload.pending[..], &inbox[..])
+        );
         assert!(upload.is_received() && !upload.is_over());
     }
 

@@ -48,7 +48,9 @@ pub(crate) fn index() -> usize {
 
 /// This thread's counters.
 pub(crate) fn counters() -> &'static Counters {
-    WORKER.with(|worker| worker.get().copied()).map_or_else(|| &*NOBODY, Worker::counters)
+    WORKER
+        .with(|worker| worker.get().copied())
+        .map_or_else(|| &*NOBODY, Worker::counters)
 }
 
 /// Remember the name that a client asks for, while rustls reads its hello.
@@ -69,7 +71,10 @@ impl Worker {
             log: LogBuffer::new(shared.log.clone()),
             deadlines: Deadlines::default(),
             index,
-            view: RefCell::new(Rc::new(View { pools: live.pools(), live })),
+            view: RefCell::new(Rc::new(View {
+                pools: live.pools(),
+                live,
+            })),
             active: Cell::new(0),
             draining: Cell::new(false),
             watchers: RefCell::default(),
@@ -110,7 +115,14 @@ impl Worker {
 
     /// Whether another connection would be too many.
     pub(crate) fn is_full(&self) -> bool {
-        self.active.get() >= self.view().live.limits.connections.div_ceil(self.shared.workers).max(1)
+        self.active.get()
+            >= self
+                .view()
+                .live
+                .limits
+                .connections
+                .div_ceil(self.shared.workers)
+                .max(1)
     }
 
     pub(crate) fn active(&self) -> usize {
@@ -128,7 +140,10 @@ impl Worker {
         if let Some(ticker) = self.ticker.take() {
             ticker.wake();
         }
-        Admission { worker: self, is_connection }
+        Admission {
+            worker: self,
+            is_connection,
+        }
     }
 
     /// Wait for about a tick.
@@ -136,7 +151,14 @@ impl Worker {
         let occupied = self.occupy(false);
         let deadline = poll_fn(|cx| Poll::Ready(self.deadlines.enter(cx))).await;
         deadline.set(0);
-        poll_fn(|_| if deadline.has_passed() { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| {
+            if deadline.has_passed() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
         drop(occupied);
     }
 
@@ -153,7 +175,11 @@ impl Worker {
 
     /// Wake this task whenever a limit is left or draining proceeds.
     pub(crate) async fn watch(&self) {
-        poll_fn(|cx| Poll::Ready(self.watchers.borrow_mut().push(cx.waker().clone()))).await;
+        poll_fn(|cx| {
+            self.watchers.borrow_mut().push(cx.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Wake the tasks that watch.
@@ -163,7 +189,10 @@ impl Worker {
 
     /// Whether the ticker has anything to look after.
     pub(crate) fn has_work(&self) -> bool {
-        self.active.get() > 0 || !self.log.is_empty() || !self.view.borrow().pools.is_empty() || self.is_draining()
+        self.active.get() > 0
+            || !self.log.is_empty()
+            || !self.view.borrow().pools.is_empty()
+            || self.is_draining()
     }
 
     /// Wait until there is something to look after.

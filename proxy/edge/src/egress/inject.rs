@@ -69,17 +69,31 @@ fn copy_token(bytes: &[u8]) -> Result<LockedBytes, NoToken> {
 }
 
 /// The whole head, with the token as its last line.
-pub(crate) fn compose(head: &[u8], field: &str, scheme: Scheme, token: &LockedBytes) -> Result<LockedBytes, NoToken> {
+pub(crate) fn compose(
+    head: &[u8],
+    field: &str,
+    scheme: Scheme,
+    token: &LockedBytes,
+) -> Result<LockedBytes, NoToken> {
     let scheme: &[u8] = match scheme {
         Scheme::Bearer => b"Bearer ",
         Scheme::Raw => b"",
     };
-    let parts = [head, field.as_bytes(), b": ", scheme, token.expose(), b"\r\n\r\n"];
+    let parts = [
+        head,
+        field.as_bytes(),
+        b": ",
+        scheme,
+        token.expose(),
+        b"\r\n\r\n",
+    ];
     let length = parts.iter().map(|part| part.len()).sum();
     // As large as it will be: growing would move it.
     let mut whole = LockedBytes::with_capacity(length).map_err(|_| NoToken::Unavailable)?;
     for part in parts {
-        whole.extend_from_slice(part).map_err(|_| NoToken::Unavailable)?;
+        whole
+            .extend_from_slice(part)
+            .map_err(|_| NoToken::Unavailable)?;
     }
     Ok(whole)
 }
@@ -96,8 +110,14 @@ mod tests {
         let bearer = compose(head, "Authorization", Scheme::Bearer, &token).unwrap();
         let raw = compose(head, "X-Api-Key", Scheme::Raw, &token).unwrap();
 
-        assert_eq!(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tok-1\r\n\r\n"[..], *bearer.expose());
-        assert_eq!(b"GET / HTTP/1.1\r\nHost: x\r\nX-Api-Key: tok-1\r\n\r\n"[..], *raw.expose());
+        assert_eq!(
+            b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tok-1\r\n\r\n"[..],
+            *bearer.expose()
+        );
+        assert_eq!(
+            b"GET / HTTP/1.1\r\nHost: x\r\nX-Api-Key: tok-1\r\n\r\n"[..],
+            *raw.expose()
+        );
     }
 
     #[test]

@@ -37,7 +37,11 @@ pub(crate) struct Route {
 /// Check the configuration and build everything from it.
 pub(crate) fn build(config: &Config, generation: u64) -> Result<Live, StartError> {
     let mut servers = Vec::new();
-    let routes = config.routes.iter().map(|route| build_route(route, config, &mut servers)).collect::<Result<_, _>>()?;
+    let routes = config
+        .routes
+        .iter()
+        .map(|route| build_route(route, config, &mut servers))
+        .collect::<Result<_, _>>()?;
     Ok(Live {
         generation,
         timeouts: config.timeouts_ms,
@@ -48,10 +52,20 @@ pub(crate) fn build(config: &Config, generation: u64) -> Result<Live, StartError
     })
 }
 
-fn build_route(route: &config::Route, config: &Config, servers: &mut Vec<String>) -> Result<Route, StartError> {
+fn build_route(
+    route: &config::Route,
+    config: &Config,
+    servers: &mut Vec<String>,
+) -> Result<Route, StartError> {
     let wrong = |what: &str| StartError::Config(format!("route to {}: {what}", route.upstream));
-    let upstream = config.upstreams.get(&route.upstream).ok_or_else(|| wrong("no such upstream"))?;
-    let tls = upstream.tls.as_ref().ok_or_else(|| wrong("a token goes over TLS only"))?;
+    let upstream = config
+        .upstreams
+        .get(&route.upstream)
+        .ok_or_else(|| wrong("no such upstream"))?;
+    let tls = upstream
+        .tls
+        .as_ref()
+        .ok_or_else(|| wrong("a token goes over TLS only"))?;
     let header = route.header.clone().ok_or_else(|| wrong("no header"))?;
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if header.is_empty() || !header.bytes().all(is_name) {
@@ -63,12 +77,18 @@ fn build_route(route: &config::Route, config: &Config, servers: &mut Vec<String>
         id: route.id.ok_or_else(|| wrong("no id"))?,
         header,
         scheme: route.scheme.unwrap_or(Scheme::Bearer),
-        targets: upstream.servers.iter().map(target).collect::<Result<_, _>>()?,
+        targets: upstream
+            .servers
+            .iter()
+            .map(target)
+            .collect::<Result<_, _>>()?,
     })
 }
 
 /// Take connections from every edge that the supervisor introduces.
-pub(crate) fn accept_all(worker: &'static Worker) -> std::io::Result<impl Future<Output = ()> + 'static> {
+pub(crate) fn accept_all(
+    worker: &'static Worker,
+) -> std::io::Result<impl Future<Output = ()> + 'static> {
     Ok(async move {
         let mut served: Option<Arc<OwnedFd>> = None;
         worker.watch().await;
@@ -83,7 +103,11 @@ pub(crate) fn accept_all(worker: &'static Worker) -> std::io::Result<impl Future
                 spawn_local(accept(worker, Arc::clone(&peer)));
                 served = Some(peer);
             }
-            if worker.is_draining() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            if worker.is_draining() {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
         })
         .await;
     })
@@ -91,9 +115,13 @@ pub(crate) fn accept_all(worker: &'static Worker) -> std::io::Result<impl Future
 
 /// Until this edge ends, or the worker drains.
 async fn accept(worker: &'static Worker, peer: Arc<OwnedFd>) {
-    let Ok(Ok(peer)) = peer.try_clone().map(sys::watched) else { return };
+    let Ok(Ok(peer)) = peer.try_clone().map(sys::watched) else {
+        return;
+    };
     while !worker.is_draining() {
-        let Ok(mut ready) = peer.readable().await else { return };
+        let Ok(mut ready) = peer.readable().await else {
+            return;
+        };
         match receive(&peer) {
             Ok(Some(stream)) => {
                 spawn_local(session::serve(worker, stream, worker.admit()));
@@ -110,7 +138,8 @@ async fn accept(worker: &'static Worker, peer: Arc<OwnedFd>) {
 /// One byte `c` and one stream socket; nothing at the end of file.
 fn receive(peer: &AsyncFd<OwnedFd>) -> std::io::Result<Option<UnixStream>> {
     let mut byte = [0];
-    let (length, mut descriptors) = sys::receive_with_descriptors(peer.get_ref().as_fd(), &mut byte)?;
+    let (length, mut descriptors) =
+        sys::receive_with_descriptors(peer.get_ref().as_fd(), &mut byte)?;
     if length == 0 && descriptors.is_empty() {
         return Ok(None);
     }

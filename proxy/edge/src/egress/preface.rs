@@ -19,17 +19,24 @@ pub(crate) struct Preface {
 /// # Errors
 /// Another version, a wrong length, or a caller that does not parse.
 pub(crate) fn take(buffer: &[u8]) -> Result<Option<(Preface, usize)>, Malformed> {
-    let Some((length, rest)) = buffer.split_first_chunk::<4>() else { return Ok(None) };
+    let Some((length, rest)) = buffer.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
     let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| Malformed)?;
     if length > MAX_BYTES {
         return Err(Malformed);
     }
-    let Some(bytes) = rest.get(..length) else { return Ok(None) };
+    let Some(bytes) = rest.get(..length) else {
+        return Ok(None);
+    };
     let mut reader = Reader::new(bytes);
     if reader.u8()? != VERSION {
         return Err(Malformed);
     }
-    let preface = Preface { route: reader.u16()?, caller: Caller::decode(&mut reader)? };
+    let preface = Preface {
+        route: reader.u16()?,
+        caller: Caller::decode(&mut reader)?,
+    };
     reader.end()?;
     Ok(Some((preface, 4 + length)))
 }
@@ -40,7 +47,9 @@ mod tests {
 
     fn encoded(version: u8) -> Vec<u8> {
         let mut body = vec![version, 0, 7];
-        Caller::from_address("10.0.0.1".parse().unwrap()).encode(&mut body).unwrap();
+        Caller::from_address("10.0.0.1".parse().unwrap())
+            .encode(&mut body)
+            .unwrap();
         [&u32::try_from(body.len()).unwrap().to_be_bytes(), &body[..]].concat()
     }
 
@@ -53,7 +62,10 @@ mod tests {
         let (preface, used) = take(&[&bytes[..], b"GET"].concat()).unwrap().unwrap();
 
         assert_eq!((7, bytes.len()), (preface.route, used));
-        assert_eq!(Caller::from_address("10.0.0.1".parse().unwrap()), preface.caller);
+        assert_eq!(
+            Caller::from_address("10.0.0.1".parse().unwrap()),
+            preface.caller
+        );
     }
 
     #[test]

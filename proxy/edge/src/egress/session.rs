@@ -75,7 +75,11 @@ impl From<Failure> for Refused {
 /// Serve one stream to its end.
 pub(crate) async fn serve(worker: &'static Worker, io: UnixStream, admission: Admission) {
     let deadline = poll_fn(|cx| Poll::Ready(worker.deadlines.enter(cx))).await;
-    let mut session = Session { link: EdgeLink::new(io), worker, deadline };
+    let mut session = Session {
+        link: EdgeLink::new(io),
+        worker,
+        deadline,
+    };
     while session.wait_for_request().await.is_ok() {
         match Box::pin(session.answer()).await {
             Ok(true) => {}
@@ -111,9 +115,15 @@ impl Session {
     }
 
     async fn fill(&mut self) -> Result<(), Broken> {
-        let Self { link, deadline, worker } = self;
+        let Self {
+            link,
+            deadline,
+            worker,
+        } = self;
         poll_fn(|cx| match link.poll_fill(cx) {
-            Poll::Pending if deadline.has_passed() || (worker.is_draining() && link.inbox().is_empty()) => {
+            Poll::Pending
+                if deadline.has_passed() || (worker.is_draining() && link.inbox().is_empty()) =>
+            {
                 Poll::Ready(Err(Broken))
             }
             other => other,
@@ -124,14 +134,18 @@ impl Session {
     async fn send(&mut self, plain: &[u8]) -> Result<(), Broken> {
         self.deadline.set(HEAD_MS);
         self.link.deliver(plain)?;
-        before(&self.deadline, poll_fn(|cx| self.link.poll_flush(cx))).await.unwrap_or(Err(Broken))
+        before(&self.deadline, poll_fn(|cx| self.link.poll_flush(cx)))
+            .await
+            .unwrap_or(Err(Broken))
     }
 
     /// Read a request, get its token, send it, send the response back. Gives whether the stream can serve again.
     async fn answer(&mut self) -> Result<bool, Refused> {
         self.deadline.set(HEAD_MS);
         let view = self.worker.view();
-        let RoleLive::Egress(live) = &view.live.role else { return Err(Refused::Garbage) };
+        let RoleLive::Egress(live) = &view.live.role else {
+            return Err(Refused::Garbage);
+        };
         let (id, caller) = self.read_preface().await?;
         let head = self.read_head().await?;
         let route = live.route(id).ok_or(Refused::Status(502))?;
@@ -141,16 +155,27 @@ impl Session {
         let mut conn = view.pools.take(target.server);
         let is_pooled = conn.is_some();
         if conn.is_none() {
-            conn = Some(target.connect(&self.deadline, view.live.timeouts.connect).await?);
+            conn = Some(
+                target
+                    .connect(&self.deadline, view.live.timeouts.connect)
+                    .await?,
+            );
         }
         let conn = conn.ok_or(Refused::Garbage)?;
         let token = asked.token(self.worker, route, target)?;
-        let (result, token) = self.attempt(&asked, conn, token, &view, route, target).await;
+        let (result, token) = self
+            .attempt(&asked, conn, token, &view, route, target)
+            .await;
         match (result, token) {
             (Err(Failure::UpstreamGone), Some(token)) if is_pooled && asked.is_repeatable => {
                 self.worker.counters().add(Count::Repeated);
-                let conn = target.connect(&self.deadline, view.live.timeouts.connect).await?;
-                Ok(self.attempt(&asked, conn, token, &view, route, target).await.0?)
+                let conn = target
+                    .connect(&self.deadline, view.live.timeouts.connect)
+                    .await?;
+                Ok(self
+                    .attempt(&asked, conn, token, &view, route, target)
+                    .await
+                    .0?)
             }
             (result, _) => Ok(result?),
         }
@@ -158,7 +183,9 @@ impl Session {
 
     async fn read_preface(&mut self) -> Result<(u16, Caller), Refused> {
         loop {
-            if let Some((preface, used)) = preface::take(self.link.inbox()).map_err(|_| Refused::Garbage)? {
+            if let Some((preface, used)) =
+                preface::take(self.link.inbox()).map_err(|_| Refused::Garbage)?
+            {
                 self.link.inbox().drain(..used);
                 return Ok((preface.route, preface.caller));
             }
@@ -169,7 +196,9 @@ impl Session {
     async fn read_head(&mut self) -> Result<Vec<u8>, Refused> {
         let mut scanned = 0;
         loop {
-            if let Some(end) = find_end(self.link.inbox(), &mut scanned, MAX_HEAD).map_err(|_| Refused::Garbage)? {
+            if let Some(end) =
+                find_end(self.link.inbox(), &mut scanned, MAX_HEAD).map_err(|_| Refused::Garbage)?
+            {
                 let rest = self.link.inbox().split_off(end);
                 return Ok(std::mem::replace(self.link.inbox(), rest));
             }
@@ -180,7 +209,11 @@ impl Session {
     async fn fill_more(&mut self) -> Result<(), Refused> {
         let before = self.link.inbox().len();
         self.fill().await.map_err(|_| Refused::Garbage)?;
-        if self.link.inbox().len() == before && self.link.has_ended() { Err(Refused::Garbage) } else { Ok(()) }
+        if self.link.inbox().len() == before && self.link.has_ended() {
+            Err(Refused::Garbage)
+        } else {
+            Ok(())
+        }
     }
 
     /// Send the request on one connection. Gives the token back when there was no answer at all.
@@ -196,7 +229,10 @@ impl Session {
         if send_head(&mut conn, &asked.head, route, &token).is_err() {
             return (Err(Failure::UpstreamGone), Some(token));
         }
-        let echo = Echo { field: route.header.clone(), token };
+        let echo = Echo {
+            field: route.header.clone(),
+            token,
+        };
         let mut transfer = Transfer {
             client: &mut self.link,
             deadline: &self.deadline,
@@ -210,7 +246,13 @@ impl Session {
         };
         transfer.deadline.set(view.live.timeouts.response);
         let result = poll_fn(|cx| transfer.poll(cx)).await;
-        let Transfer { conn, upload, download, bytes, .. } = transfer;
+        let Transfer {
+            conn,
+            upload,
+            download,
+            bytes,
+            ..
+        } = transfer;
         match result {
             Ok(()) => {
                 let keeps = upload.is_complete() && !download.close;
@@ -227,8 +269,15 @@ impl Session {
 }
 
 /// The one place where a token meets a request.
-fn send_head(conn: &mut Conn, head: &[u8], route: &Route, token: &LockedBytes) -> Result<(), Broken> {
-    let Conn::Tls(stream) = conn else { return Err(Broken) };
+fn send_head(
+    conn: &mut Conn,
+    head: &[u8],
+    route: &Route,
+    token: &LockedBytes,
+) -> Result<(), Broken> {
+    let Conn::Tls(stream) = conn else {
+        return Err(Broken);
+    };
     let whole = inject::compose(head, &route.header, route.scheme, token).map_err(|_| Broken)?;
     stream.deliver(whole.expose())
 }
@@ -238,11 +287,17 @@ impl Asked {
         let mut room = storage();
         let request = Request::parse(head, &mut room, crate::http::MAX_HEADERS)
             .map_err(|reject| Refused::Status(reject.status()))?;
-        let path = RequestTarget::parse(request.path.as_bytes()).map_err(|_| Refused::Status(400))?;
+        let path =
+            RequestTarget::parse(request.path.as_bytes()).map_err(|_| Refused::Status(400))?;
         if request.is_absolute {
             return Err(Refused::Status(400));
         }
-        let how = Forward { path: path.path(), host: &target.host, client: None, placeholder: Some(&route.header) };
+        let how = Forward {
+            path: path.path(),
+            host: &target.host,
+            client: None,
+            placeholder: Some(&route.header),
+        };
         let mut upward = Vec::new();
         how.write(&request, &mut upward);
         Ok(Self {
@@ -256,7 +311,12 @@ impl Asked {
         })
     }
 
-    fn token(&self, worker: &Worker, route: &Route, target: &Target) -> Result<LockedBytes, NoToken> {
+    fn token(
+        &self,
+        worker: &Worker,
+        route: &Route,
+        target: &Target,
+    ) -> Result<LockedBytes, NoToken> {
         let request = TokenRequest {
             route: route.id,
             method: &self.method,

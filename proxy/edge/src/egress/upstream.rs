@@ -51,33 +51,59 @@ pub(crate) fn client_config(tls: &UpstreamTls, place: &str) -> Result<Verificati
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let name = ServerName::try_from(tls.name.clone()).map_err(|error| StartError::certificate(place, error))?;
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, tls.ca.as_deref().unwrap_or("system").as_bytes());
-    Ok(Verification { name, config: Arc::new(config), label: format!("{} {digest:?}", tls.name) })
+    let name = ServerName::try_from(tls.name.clone())
+        .map_err(|error| StartError::certificate(place, error))?;
+    let digest = aws_lc_rs::digest::digest(
+        &aws_lc_rs::digest::SHA256,
+        tls.ca.as_deref().unwrap_or("system").as_bytes(),
+    );
+    Ok(Verification {
+        name,
+        config: Arc::new(config),
+        label: format!("{} {digest:?}", tls.name),
+    })
 }
 
 fn system_roots(place: &str) -> Result<rustls::RootCertStore, StartError> {
     let mut roots = rustls::RootCertStore::empty();
     // Certificates that this rustls cannot use are left out, as every TLS client does.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() { Err(StartError::certificate(place, "the system's store holds no certificate")) } else { Ok(roots) }
+    if roots.is_empty() {
+        Err(StartError::certificate(
+            place,
+            "the system's store holds no certificate",
+        ))
+    } else {
+        Ok(roots)
+    }
 }
 
 impl Target {
     /// A server `host:port` of this upstream; notes its pool in `servers`.
-    pub(crate) fn new(upstream: &str, address: &str, how: &Verification, servers: &mut Vec<String>) -> Result<Self, StartError> {
+    pub(crate) fn new(
+        upstream: &str,
+        address: &str,
+        how: &Verification,
+        servers: &mut Vec<String>,
+    ) -> Result<Self, StartError> {
         let port = address.rsplit_once(':').map(|(_, port)| port);
-        let port: u16 = port
-            .and_then(|port| port.parse().ok())
-            .ok_or_else(|| StartError::Config(format!("upstream {upstream}: {address} has no port")))?;
+        let port: u16 = port.and_then(|port| port.parse().ok()).ok_or_else(|| {
+            StartError::Config(format!("upstream {upstream}: {address} has no port"))
+        })?;
         let name = match &how.name {
-            ServerName::IpAddress(rustls::pki_types::IpAddr::V6(_)) => format!("[{}]", how.name.to_str()),
+            ServerName::IpAddress(rustls::pki_types::IpAddr::V6(_)) => {
+                format!("[{}]", how.name.to_str())
+            }
             name => name.to_str().into_owned(),
         };
         Ok(Self {
             server: place_of(&format!("{address} {}", how.label), servers),
             origin: format!("https://{name}:{port}"),
-            host: if port == 443 { name } else { format!("{name}:{port}") },
+            host: if port == 443 {
+                name
+            } else {
+                format!("{name}:{port}")
+            },
             address: address.to_owned(),
             name: how.name.clone(),
             config: Arc::clone(&how.config),
@@ -85,9 +111,14 @@ impl Target {
     }
 
     /// A new connection whose peer proved its name.
-    pub(crate) async fn connect(&self, deadline: &Deadline, milliseconds: u64) -> Result<Conn, Failure> {
+    pub(crate) async fn connect(
+        &self,
+        deadline: &Deadline,
+        milliseconds: u64,
+    ) -> Result<Conn, Failure> {
         let io = dial::server(&self.address, deadline, milliseconds).await?;
-        let tls = UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|_| Failure::Connect)?;
+        let tls = UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
+            .map_err(|_| Failure::Connect)?;
         let mut stream = Box::new(TlsStream::new(io, tls));
         match before(deadline, shake_hands(&mut stream)).await {
             None => Err(Failure::ConnectLate),

@@ -47,7 +47,10 @@ pub struct Chunked {
 
 impl Default for Chunked {
     fn default() -> Self {
-        Self { state: State::Size { digits: 0 }, left: 0 }
+        Self {
+            state: State::Size { digits: 0 },
+            left: 0,
+        }
     }
 }
 
@@ -61,7 +64,9 @@ impl Chunked {
         let (mut at, mut kept) = (0, 0);
         while at < buffer.len() && self.state != State::Done {
             if self.state == State::Data {
-                let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len() - at);
+                let length = usize::try_from(self.left)
+                    .unwrap_or(usize::MAX)
+                    .min(buffer.len() - at);
                 if kept != at {
                     buffer.copy_within(at..at + length, kept);
                 }
@@ -82,7 +87,11 @@ impl Chunked {
             }
             at += 1;
         }
-        Ok(Filtered { used: at, kept, is_end: self.state == State::Done })
+        Ok(Filtered {
+            used: at,
+            kept,
+            is_end: self.state == State::Done,
+        })
     }
 
     fn step(&mut self, byte: u8) -> Result<State, BadChunk> {
@@ -102,12 +111,16 @@ impl Chunked {
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size { digits: 0 }),
             (State::TrailerStart { .. }, b'\r') => Ok(State::FinalLf),
-            (State::TrailerStart { total }, _) if is_token(byte) => Ok(State::Trailer { total: total + 1 }),
+            (State::TrailerStart { total }, _) if is_token(byte) => {
+                Ok(State::Trailer { total: total + 1 })
+            }
             (State::Trailer { total }, b'\r') => Ok(State::TrailerLf { total }),
             (State::Trailer { total }, _) if is_text(byte) && total < MAX_TRAILERS => {
                 Ok(State::Trailer { total: total + 1 })
             }
-            (State::TrailerLf { total }, b'\n') if total < MAX_TRAILERS => Ok(State::TrailerStart { total }),
+            (State::TrailerLf { total }, b'\n') if total < MAX_TRAILERS => {
+                Ok(State::TrailerStart { total })
+            }
             (State::FinalLf, b'\n') => Ok(State::Done),
             _ => Err(BadChunk),
         }
@@ -117,7 +130,10 @@ impl Chunked {
 impl State {
     /// The byte that led here is part of an extension or a trailer.
     fn is_dropped(self) -> bool {
-        matches!(self, Self::Extension { .. } | Self::Trailer { .. } | Self::TrailerLf { .. })
+        matches!(
+            self,
+            Self::Extension { .. } | Self::Trailer { .. } | Self::TrailerLf { .. }
+        )
     }
 }
 
@@ -141,7 +157,11 @@ mod tests {
     use super::*;
 
     /// What is passed on and how much is used, fed in pieces of `step` bytes; nothing for an unfinished body.
-    fn filter(body: &[u8], step: usize, content_only: bool) -> Result<Option<(Vec<u8>, usize)>, BadChunk> {
+    fn filter(
+        body: &[u8],
+        step: usize,
+        content_only: bool,
+    ) -> Result<Option<(Vec<u8>, usize)>, BadChunk> {
         let (mut chunked, mut passed, mut used) = (Chunked::default(), Vec::new(), 0);
         for part in body.chunks(step) {
             let mut part = part.to_vec();
@@ -157,13 +177,18 @@ mod tests {
 
     #[test]
     fn extensions_and_trailers_are_dropped_however_the_body_is_cut() {
-        let body = b"5\r\nhello\r\nA;name=\"v\"\r\n0123456789\r\n0;x\r\nDigest: x\r\nB: c\r\n\r\nGET";
+        let body =
+            b"5\r\nhello\r\nA;name=\"v\"\r\n0123456789\r\n0;x\r\nDigest: x\r\nB: c\r\n\r\nGET";
         for step in 1..=body.len() {
             let (content, used) = filter(body, step, true).unwrap().unwrap();
             let (coded, _) = filter(body, step, false).unwrap().unwrap();
 
             assert_eq!(b"hello0123456789", &content[..], "step {step}");
-            assert_eq!(b"5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n", &coded[..], "step {step}");
+            assert_eq!(
+                b"5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n",
+                &coded[..],
+                "step {step}"
+            );
             assert_eq!(body.len() - 3, used, "step {step}");
         }
     }
@@ -176,11 +201,28 @@ mod tests {
     #[test]
     fn everything_lenient_is_refused() {
         let bodies: [&[u8]; 14] = [
-            b"\r\n", b"5\nhello", b"5 \r\nhello", b" 5\r\nhello", b"+5\r\n", b"0x5\r\n", b"-1\r\n", b"5\r\nhello0\r\n",
-            b"5\r\nhello\n0\r\n", b"1234567890123456\r\n", b"0\r\n Folded: x\r\n\r\n", b"0\r\nA: b\n\r\n", b"5;a\0\r\n", b"0\r\n\n",
+            b"\r\n",
+            b"5\nhello",
+            b"5 \r\nhello",
+            b" 5\r\nhello",
+            b"+5\r\n",
+            b"0x5\r\n",
+            b"-1\r\n",
+            b"5\r\nhello0\r\n",
+            b"5\r\nhello\n0\r\n",
+            b"1234567890123456\r\n",
+            b"0\r\n Folded: x\r\n\r\n",
+            b"0\r\nA: b\n\r\n",
+            b"5;a\0\r\n",
+            b"0\r\n\n",
         ];
         for body in bodies {
-            assert_eq!(Err(BadChunk), filter(body, 64, true), "{:?}", String::from_utf8_lossy(body));
+            assert_eq!(
+                Err(BadChunk),
+                filter(body, 64, true),
+                "{:?}",
+                String::from_utf8_lossy(body)
+            );
         }
     }
 

@@ -65,7 +65,10 @@ pub fn is_named(name: &str, known: &str) -> bool {
 
 /// The comma-separated members of a list field, without white space around them and without empty ones.
 pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+    value
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
 }
 
 /// A decimal number as RFC 9110 section 8.6 writes it: digits only, no sign, no list.
@@ -74,7 +77,10 @@ pub fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 {
         return None;
     }
-    value.iter().try_fold(0_u64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
+    value.iter().try_fold(0_u64, |sum, byte| {
+        byte.is_ascii_digit()
+            .then(|| sum * 10 + u64::from(byte - b'0'))
+    })
 }
 
 #[cfg(test)]
@@ -100,7 +106,12 @@ mod tests {
 
     #[test]
     fn underscores_do_not_hide_a_name() {
-        for name in ["X_Forwarded_For", "Content_Length", "transfer_encoding", "x-forwarded_proto"] {
+        for name in [
+            "X_Forwarded_For",
+            "Content_Length",
+            "transfer_encoding",
+            "x-forwarded_proto",
+        ] {
             assert_eq!(Field::Disguised, Field::of(name), "{name}");
         }
         assert_eq!(Field::Other, Field::of("my_header"));
@@ -108,10 +119,23 @@ mod tests {
 
     #[test]
     fn only_plain_digits_are_a_length() {
-        for (text, expected) in [("0", Some(0)), ("0012", Some(12)), ("9999999999999999999", Some(9_999_999_999_999_999_999))] {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("0012", Some(12)),
+            ("9999999999999999999", Some(9_999_999_999_999_999_999)),
+        ] {
             assert_eq!(expected, decimal(text.as_bytes()), "{text}");
         }
-        for text in ["", "+1", "-1", "1,1", "0x10", "1 ", "18446744073709551616", "１"] {
+        for text in [
+            "",
+            "+1",
+            "-1",
+            "1,1",
+            "0x10",
+            "1 ",
+            "18446744073709551616",
+            "１",
+        ] {
             assert_eq!(None, decimal(text.as_bytes()), "{text}");
         }
     }

@@ -50,7 +50,9 @@ impl Forward<'_> {
 
     fn passes(&self, request: &Request<'_, '_>, name: &str) -> bool {
         Field::of(name) == Field::Other
-            && !self.placeholder.is_some_and(|placeholder| is_named_alike(name, placeholder))
+            && !self
+                .placeholder
+                .is_some_and(|placeholder| is_named_alike(name, placeholder))
             && !(request.has_options && is_connection_option(request.headers, name))
     }
 }
@@ -65,7 +67,9 @@ fn write_framing(request: &Request<'_, '_>, out: &mut Vec<u8>) {
         Framing::Length(length) => write_decimal(b"Content-Length: ", length, out),
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         // RFC 9110 section 8.6: a method that anticipates content says that there is none.
-        Framing::Empty if matches!(request.method, "POST" | "PUT" | "PATCH") => write_decimal(b"Content-Length: ", 0, out),
+        Framing::Empty if matches!(request.method, "POST" | "PUT" | "PATCH") => {
+            write_decimal(b"Content-Length: ", 0, out)
+        }
         Framing::Empty | Framing::UntilClose => {}
     }
 }
@@ -80,7 +84,11 @@ fn write_decimal(name: &[u8], value: u64, out: &mut Vec<u8>) {
 fn write_identity(client: IpAddr, host: &str, out: &mut Vec<u8>) {
     let mut text = String::with_capacity(160);
     let quote = if host.contains([':', '[']) { "\"" } else { "" };
-    let node = if client.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
+    let node = if client.is_ipv6() {
+        ("\"[", "]\"")
+    } else {
+        ("", "")
+    };
     // Writing to a String does not fail.
     let _ = write!(
         text,
@@ -104,21 +112,32 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    const PLAIN: Forward<'_> = Forward { path: "/p", host: "h", client: None, placeholder: None };
+    const PLAIN: Forward<'_> = Forward {
+        path: "/p",
+        host: "h",
+        client: None,
+        placeholder: None,
+    };
 
     #[test]
     fn fields_of_this_connection_stay_here() {
         let head = "GET /a?q HTTP/1.1\r\nHost: h\r\nConnection: X-Own, close\r\nX-Own: 1\r\nTE: trailers\r\n\
                     Upgrade: h2c\r\nKeep-Alive: 5\r\nProxy-Authorization: x\r\nAccept: */*\r\n\r\n";
 
-        assert_eq!("GET /p?q HTTP/1.1\r\nHost: h\r\nAccept: */*\r\n", forwarded(head, &PLAIN));
+        assert_eq!(
+            "GET /p?q HTTP/1.1\r\nHost: h\r\nAccept: */*\r\n",
+            forwarded(head, &PLAIN)
+        );
     }
 
     #[test]
     fn client_cannot_say_who_it_is() {
         let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\n\
                     Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\n\r\n";
-        let how = Forward { client: Some("2001:db8::1".parse().unwrap()), ..PLAIN };
+        let how = Forward {
+            client: Some("2001:db8::1".parse().unwrap()),
+            ..PLAIN
+        };
 
         assert_eq!(
             "GET /p HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n\
@@ -130,30 +149,49 @@ mod tests {
     #[test]
     fn inbound_copies_of_the_placeholder_are_dropped() {
         let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Api-Key: mine\r\nx_api_key: mine\r\nX-Api-Keys: other\r\n\r\n";
-        let how = Forward { placeholder: Some("X-API-Key"), ..PLAIN };
+        let how = Forward {
+            placeholder: Some("X-API-Key"),
+            ..PLAIN
+        };
 
-        assert_eq!("GET /p HTTP/1.1\r\nHost: h\r\nX-Api-Keys: other\r\n", forwarded(head, &how));
+        assert_eq!(
+            "GET /p HTTP/1.1\r\nHost: h\r\nX-Api-Keys: other\r\n",
+            forwarded(head, &how)
+        );
     }
 
     #[test]
     fn framing_is_written_anew() {
         for (field, expected) in [
             ("Content-Length: 007", "Content-Length: 7\r\n"),
-            ("Transfer-Encoding: CHUNKED", "Transfer-Encoding: chunked\r\n"),
+            (
+                "Transfer-Encoding: CHUNKED",
+                "Transfer-Encoding: chunked\r\n",
+            ),
             ("A: b", "A: b\r\nContent-Length: 0\r\n"),
         ] {
             let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n");
 
-            assert_eq!(format!("POST /p HTTP/1.1\r\nHost: h\r\n{expected}"), forwarded(&head, &PLAIN));
+            assert_eq!(
+                format!("POST /p HTTP/1.1\r\nHost: h\r\n{expected}"),
+                forwarded(&head, &PLAIN)
+            );
         }
     }
 
     #[test]
     fn connection_options_cannot_remove_what_the_proxy_writes() {
         let head = "POST / HTTP/1.1\r\nHost: h\r\nConnection: Host, Content-Length, X-Forwarded-For\r\nContent-Length: 2\r\n\r\n";
-        let how = Forward { client: Some("10.0.0.1".parse().unwrap()), ..PLAIN };
+        let how = Forward {
+            client: Some("10.0.0.1".parse().unwrap()),
+            ..PLAIN
+        };
         let out = forwarded(head, &how);
 
-        assert!(out.contains("Host: h\r\n") && out.contains("Content-Length: 2\r\n") && out.contains("X-Forwarded-For: 10.0.0.1\r\n"));
+        assert!(
+            out.contains("Host: h\r\n")
+                && out.contains("Content-Length: 2\r\n")
+                && out.contains("X-Forwarded-For: 10.0.0.1\r\n")
+        );
     }
 }

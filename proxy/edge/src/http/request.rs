@@ -50,11 +50,19 @@ pub fn find_end(buffer: &[u8], scanned: &mut usize, limit: usize) -> Result<Opti
             return Err(Reject::Malformed("bare line feed"));
         }
         if before.ends_with(b"\r\n\r") || before == b"\r" {
-            return if line_feed < limit { Ok(Some(line_feed + 1)) } else { Err(Reject::TooLarge) };
+            return if line_feed < limit {
+                Ok(Some(line_feed + 1))
+            } else {
+                Err(Reject::TooLarge)
+            };
         }
     }
     *scanned = buffer.len();
-    if buffer.len() >= limit { Err(Reject::TooLarge) } else { Ok(None) }
+    if buffer.len() >= limit {
+        Err(Reject::TooLarge)
+    } else {
+        Ok(None)
+    }
 }
 
 impl<'h, 'b> Request<'h, 'b> {
@@ -62,7 +70,11 @@ impl<'h, 'b> Request<'h, 'b> {
     ///
     /// # Errors
     /// The head is not one that may be proxied; see [`Reject`].
-    pub fn parse(head: &'b [u8], storage: &'h mut Storage<'b>, max_headers: usize) -> Result<Self, Reject> {
+    pub fn parse(
+        head: &'b [u8],
+        storage: &'h mut Storage<'b>,
+        max_headers: usize,
+    ) -> Result<Self, Reject> {
         let mut parsed = httparse::Request::new(&mut []);
         let room = &mut storage[..max_headers.min(MAX_HEADERS)];
         match parsed.parse_with_uninit_headers(head, room) {
@@ -70,7 +82,9 @@ impl<'h, 'b> Request<'h, 'b> {
             Ok(_) => return Err(Reject::Malformed("head ends early")),
             Err(error) => return Err(refusal(error, head)),
         }
-        let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+        let (Some(method), Some(target), Some(version)) =
+            (parsed.method, parsed.path, parsed.version)
+        else {
             return Err(Reject::Malformed("no request line"));
         };
         if method == "CONNECT" || method == "TRACE" {
@@ -86,7 +100,11 @@ impl<'h, 'b> Request<'h, 'b> {
             is_absolute: target.authority.is_some(),
             is_http10: version == 0,
             framing: facts.framing(version)?,
-            keep_alive: if version == 0 { facts.keep_alive } else { !facts.close },
+            keep_alive: if version == 0 {
+                facts.keep_alive
+            } else {
+                !facts.close
+            },
             expects_continue: facts.expects_continue && version == 1,
             headers: parsed.headers,
             has_options: facts.has_options,
@@ -103,13 +121,22 @@ impl<'h, 'b> Request<'h, 'b> {
 /// Whether a `Connection` field of these headers names `name`.
 #[must_use]
 pub fn is_connection_option(headers: &[Header<'_>], name: &str) -> bool {
-    let lists = headers.iter().filter(|header| Field::of(header.name) == Field::Connection);
-    lists.flat_map(|header| members(header.value)).any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
+    let lists = headers
+        .iter()
+        .filter(|header| Field::of(header.name) == Field::Connection);
+    lists
+        .flat_map(|header| members(header.value))
+        .any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 fn refusal(error: httparse::Error, head: &[u8]) -> Reject {
-    let mut parts = head.split(|byte| *byte == b'\r').next().unwrap_or_default().split(|byte| *byte == b' ');
-    let names_version = parts.nth(2).is_some_and(|part| part.starts_with(b"HTTP/")) && parts.next().is_none();
+    let mut parts = head
+        .split(|byte| *byte == b'\r')
+        .next()
+        .unwrap_or_default()
+        .split(|byte| *byte == b' ');
+    let names_version =
+        parts.nth(2).is_some_and(|part| part.starts_with(b"HTTP/")) && parts.next().is_none();
     match error {
         httparse::Error::TooManyHeaders => Reject::TooLarge,
         httparse::Error::Version if names_version => Reject::Version,
@@ -128,11 +155,18 @@ struct Target<'b> {
 
 impl<'b> Target<'b> {
     fn parse(method: &str, target: &'b str) -> Result<Self, Reject> {
-        if !target.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#') {
+        if !target
+            .bytes()
+            .all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#')
+        {
             return Err(Reject::Malformed("bad byte in target"));
         }
         if target == "*" && method == "OPTIONS" {
-            return Ok(Self { path: "*", query: None, authority: None });
+            return Ok(Self {
+                path: "*",
+                query: None,
+                authority: None,
+            });
         }
         let (authority, rest) = match strip_scheme(target) {
             None => (None, target),
@@ -146,18 +180,30 @@ impl<'b> Target<'b> {
             None => (rest, None),
         };
         // RFC 9112 section 3.2.1: an empty path is sent as "/".
-        let path = if path.is_empty() && authority.is_some() { "/" } else { path };
+        let path = if path.is_empty() && authority.is_some() {
+            "/"
+        } else {
+            path
+        };
         if !path.starts_with('/') {
             return Err(Reject::Malformed("bad target"));
         }
-        Ok(Self { path, query, authority })
+        Ok(Self {
+            path,
+            query,
+            authority,
+        })
     }
 }
 
 fn strip_scheme(target: &str) -> Option<&str> {
     ["http://", "https://"].iter().find_map(|scheme| {
         let start = target.get(..scheme.len())?;
-        if start.eq_ignore_ascii_case(scheme) { target.get(scheme.len()..) } else { None }
+        if start.eq_ignore_ascii_case(scheme) {
+            target.get(scheme.len()..)
+        } else {
+            None
+        }
     })
 }
 
@@ -182,7 +228,9 @@ impl<'b> Facts<'b> {
                 Field::ContentLength => facts.take_length(header.value)?,
                 Field::TransferEncoding => facts.take_coding(header.value)?,
                 Field::Connection => facts.take_connection(header.value),
-                Field::Expect if header.value.eq_ignore_ascii_case(b"100-continue") => facts.expects_continue = true,
+                Field::Expect if header.value.eq_ignore_ascii_case(b"100-continue") => {
+                    facts.expects_continue = true
+                }
                 Field::Expect => return Err(Reject::Expectation),
                 _ => {}
             }
@@ -266,16 +314,34 @@ mod tests {
     #[test]
     fn parts_of_a_target_are_told_apart() {
         let cases = [
-            ("GET /a/b?c=d?e HTTP/1.1\r\nHost: x.example:80\r\n\r\n", "/a/b", Some("c=d?e"), "x.example:80"),
-            ("GET http://x/a HTTP/1.1\r\nHost: X\r\n\r\n", "/a", None, "X"),
-            ("GET HTTPS://x?q HTTP/1.1\r\nHost: x\r\n\r\n", "/", Some("q"), "x"),
+            (
+                "GET /a/b?c=d?e HTTP/1.1\r\nHost: x.example:80\r\n\r\n",
+                "/a/b",
+                Some("c=d?e"),
+                "x.example:80",
+            ),
+            (
+                "GET http://x/a HTTP/1.1\r\nHost: X\r\n\r\n",
+                "/a",
+                None,
+                "X",
+            ),
+            (
+                "GET HTTPS://x?q HTTP/1.1\r\nHost: x\r\n\r\n",
+                "/",
+                Some("q"),
+                "x",
+            ),
             ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "*", None, "x"),
         ];
         for (head, path, query, host) in cases {
             let mut room = storage();
             let request = Request::parse(head.as_bytes(), &mut room, 10).unwrap();
 
-            assert_eq!((path, query, host), (request.path, request.query, request.host));
+            assert_eq!(
+                (path, query, host),
+                (request.path, request.query, request.host)
+            );
         }
     }
 
@@ -283,17 +349,37 @@ mod tests {
     fn framing_and_persistence_follow_the_version() {
         let cases = [
             ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", Framing::Empty, true),
-            ("GET / HTTP/1.1\r\nHost: x\r\nConnection: x, Close\r\n\r\n", Framing::Empty, false),
+            (
+                "GET / HTTP/1.1\r\nHost: x\r\nConnection: x, Close\r\n\r\n",
+                Framing::Empty,
+                false,
+            ),
             ("GET / HTTP/1.0\r\nHost: x\r\n\r\n", Framing::Empty, false),
-            ("GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", Framing::Empty, true),
-            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n", Framing::Length(7), true),
-            ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n", Framing::Chunked, true),
+            (
+                "GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n",
+                Framing::Empty,
+                true,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n",
+                Framing::Length(7),
+                true,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n",
+                Framing::Chunked,
+                true,
+            ),
         ];
         for (head, framing, keep_alive) in cases {
             let mut room = storage();
             let request = Request::parse(head.as_bytes(), &mut room, 10).unwrap();
 
-            assert_eq!((framing, keep_alive), (request.framing, request.keep_alive), "{head}");
+            assert_eq!(
+                (framing, keep_alive),
+                (request.framing, request.keep_alive),
+                "{head}"
+            );
         }
     }
 
@@ -336,14 +422,21 @@ mod tests {
             ("GET * HTTP/1.1\r\nHost: x", 400),
             ("GET /# HTTP/1.1\r\nHost: x", 400),
             ("GET /\u{e9} HTTP/1.1\r\nHost: x", 400),
-            ("POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked", 400),
+            (
+                "POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked",
+                400,
+            ),
             ("CONNECT x:443 HTTP/1.1\r\nHost: x", 405),
             ("TRACE / HTTP/1.1\r\nHost: x", 405),
             ("GET / HTTP/2.0\r\nHost: x", 505),
             ("POST / HTTP/1.1\r\nHost: x\r\nExpect: miracles", 417),
         ];
         for (head, expected) in cases {
-            assert_eq!(Some(expected), reject(&format!("{head}\r\n\r\n")).map(Reject::status), "{head:?}");
+            assert_eq!(
+                Some(expected),
+                reject(&format!("{head}\r\n\r\n")).map(Reject::status),
+                "{head:?}"
+            );
         }
     }
 
@@ -352,7 +445,10 @@ mod tests {
         let many = "A: b\r\n".repeat(10);
         let long = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(5000));
 
-        assert_eq!(Some(Reject::TooLarge), reject(&format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n")));
+        assert_eq!(
+            Some(Reject::TooLarge),
+            reject(&format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"))
+        );
         assert_eq!(Some(Reject::TooLarge), reject(&long));
         assert_eq!(Err(Reject::TooLarge), find_end(&[b'x'; 4096], &mut 0, 4096));
     }

@@ -42,10 +42,18 @@ impl<'h, 'b> Response<'h, 'b> {
     ///
     /// # Errors
     /// Not HTTP/1.x, or framing that two readers could understand differently.
-    pub fn parse(buffer: &'b [u8], storage: &'h mut Storage<'b>, to_head: bool) -> Result<Option<Self>, BadResponse> {
+    pub fn parse(
+        buffer: &'b [u8],
+        storage: &'h mut Storage<'b>,
+        to_head: bool,
+    ) -> Result<Option<Self>, BadResponse> {
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
-        let length = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut storage[..MAX_HEADERS]) {
+        let length = match config.parse_response_with_uninit_headers(
+            &mut parsed,
+            buffer,
+            &mut storage[..MAX_HEADERS],
+        ) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(_) => return Err(BadResponse("not an HTTP/1.1 response")),
@@ -77,9 +85,15 @@ impl<'h, 'b> Response<'h, 'b> {
         let (mut length, mut chunked) = (None, false);
         for header in self.headers {
             match Field::of(header.name) {
-                Field::ContentLength if length.is_some() => return Err(BadResponse("two Content-Length fields")),
-                Field::ContentLength => length = Some(decimal(header.value).ok_or(BadResponse("bad Content-Length"))?),
-                Field::TransferEncoding if chunked || !header.value.eq_ignore_ascii_case(b"chunked") => {
+                Field::ContentLength if length.is_some() => {
+                    return Err(BadResponse("two Content-Length fields"));
+                }
+                Field::ContentLength => {
+                    length = Some(decimal(header.value).ok_or(BadResponse("bad Content-Length"))?)
+                }
+                Field::TransferEncoding
+                    if chunked || !header.value.eq_ignore_ascii_case(b"chunked") =>
+                {
                     return Err(BadResponse("bad Transfer-Encoding"));
                 }
                 Field::TransferEncoding => chunked = true,
@@ -104,7 +118,11 @@ impl<'h, 'b> Response<'h, 'b> {
     /// Append the whole head as the client gets it.
     pub fn write(&self, how: Outbound<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"HTTP/1.1 ");
-        let digits = [self.status / 100 % 10, self.status / 10 % 10, self.status % 10];
+        let digits = [
+            self.status / 100 % 10,
+            self.status / 10 % 10,
+            self.status % 10,
+        ];
         out.extend(digits.map(|digit| b'0' + u8::try_from(digit).unwrap_or(0)));
         out.push(b' ');
         if !is_echo(self.reason.as_bytes(), how) {
@@ -136,15 +154,19 @@ impl<'h, 'b> Response<'h, 'b> {
             Field::TransferEncoding => !how.is_http10,
             _ => true,
         };
+        let is_option = self.has_options && is_connection_option(self.headers, header.name);
         known
-            && !(self.has_options && is_connection_option(self.headers, header.name))
-            && !how.echo.is_some_and(|(name, _)| is_named(header.name, &name.to_ascii_lowercase()))
+            && !is_option
+            && !how
+                .echo
+                .is_some_and(|(name, _)| is_named(header.name, &name.to_ascii_lowercase()))
             && !is_echo(header.value, how)
     }
 }
 
 fn is_echo(text: &[u8], how: Outbound<'_>) -> bool {
-    how.echo.is_some_and(|(_, token)| !token.is_empty() && memchr::memmem::find(text, token).is_some())
+    how.echo
+        .is_some_and(|(_, token)| !token.is_empty() && memchr::memmem::find(text, token).is_some())
 }
 
 #[cfg(test)]
@@ -154,7 +176,9 @@ mod tests {
 
     fn written(head: &str, how: Outbound<'_>) -> String {
         let mut room = storage();
-        let response = Response::parse(head.as_bytes(), &mut room, false).unwrap().unwrap();
+        let response = Response::parse(head.as_bytes(), &mut room, false)
+            .unwrap()
+            .unwrap();
         let mut out = Vec::new();
         response.write(how, &mut out);
         String::from_utf8(out).unwrap()
@@ -169,13 +193,43 @@ mod tests {
     #[test]
     fn framing_follows_status_method_and_fields() {
         let cases = [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false, Framing::Length(5), true),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, Framing::Empty, true),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false, Framing::Chunked, true),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+                false,
+                Framing::Length(5),
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+                true,
+                Framing::Empty,
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                false,
+                Framing::Chunked,
+                true,
+            ),
             ("HTTP/1.1 200 OK\r\n\r\n", false, Framing::UntilClose, false),
-            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false, Framing::Empty, true),
-            ("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", false, Framing::Empty, false),
-            ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n", false, Framing::Length(1), false),
+            (
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+                false,
+                Framing::Empty,
+                true,
+            ),
+            (
+                "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+                false,
+                Framing::Empty,
+                false,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n",
+                false,
+                Framing::Length(1),
+                false,
+            ),
             ("HTTP/1.1 100 Continue\r\n\r\n", false, Framing::Empty, true),
         ];
         for (head, to_head, expected, keep_alive) in cases {
@@ -193,7 +247,10 @@ mod tests {
             "Content-Length : 1",
             "A: b\r\n folded",
         ] {
-            assert!(framing(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"), false).is_err(), "{fields}");
+            assert!(
+                framing(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"), false).is_err(),
+                "{fields}"
+            );
         }
         assert!(framing("HTTP/2 200\r\n\r\n", false).is_err());
     }
@@ -202,7 +259,11 @@ mod tests {
     fn unfinished_head_is_waited_for() {
         let mut room = storage();
 
-        assert!(Response::parse(b"HTTP/1.1 200 OK\r\nA: b\r\n", &mut room, false).unwrap().is_none());
+        assert!(
+            Response::parse(b"HTTP/1.1 200 OK\r\nA: b\r\n", &mut room, false)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
@@ -210,23 +271,42 @@ mod tests {
         let head = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Own\r\nX-Own: 1\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n\
                     Content-Length: 2\r\n\r\n";
 
-        assert_eq!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", written(head, Outbound::default()));
-        let close = Outbound { close: true, ..Outbound::default() };
-        assert_eq!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n", written(head, close));
+        assert_eq!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+            written(head, Outbound::default())
+        );
+        let close = Outbound {
+            close: true,
+            ..Outbound::default()
+        };
+        assert_eq!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n",
+            written(head, close)
+        );
     }
 
     #[test]
     fn old_clients_get_no_chunked_coding() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let how = Outbound { close: true, is_http10: true, echo: None };
+        let how = Outbound {
+            close: true,
+            is_http10: true,
+            echo: None,
+        };
 
-        assert_eq!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", written(head, how));
+        assert_eq!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+            written(head, how)
+        );
     }
 
     #[test]
     fn token_does_not_come_back() {
         let head = "HTTP/1.1 200 tok-123\r\nauthorization: Bearer other\r\nX-Debug: got Bearer tok-123.\r\nX-Ok: tok\r\n\r\n";
-        let how = Outbound { echo: Some(("Authorization", b"tok-123")), ..Outbound::default() };
+        let how = Outbound {
+            echo: Some(("Authorization", b"tok-123")),
+            ..Outbound::default()
+        };
 
         assert_eq!("HTTP/1.1 200 \r\nX-Ok: tok\r\n\r\n", written(head, how));
     }

@@ -26,22 +26,33 @@ impl Pattern {
     /// From the configuration's words: `*.name` for one or more labels, `/x/*` for everything below `/x/`.
     #[must_use]
     pub fn new(listener: Option<&str>, host: Option<&str>, path: Option<&str>) -> Self {
-        let host = host.map(str::to_ascii_lowercase).map(|host| match host.strip_prefix('*') {
-            Some(suffix) => Host::Under(suffix.to_owned()),
-            None => Host::Exact(host),
-        });
+        let host = host
+            .map(str::to_ascii_lowercase)
+            .map(|host| match host.strip_prefix('*') {
+                Some(suffix) => Host::Under(suffix.to_owned()),
+                None => Host::Exact(host),
+            });
         let path = path.map(|path| match path.strip_suffix('*') {
             Some(prefix) => Path::Under(prefix.to_owned()),
             None => Path::Exact(path.to_owned()),
         });
-        Self { listener: listener.map(str::to_owned), host, path }
+        Self {
+            listener: listener.map(str::to_owned),
+            host,
+            path,
+        }
     }
 
     /// Whether a request on `listener` for `host` (with or without port) and `path` matches.
     #[must_use]
     pub fn matches(&self, listener: &str, host: &str, path: &str) -> bool {
-        self.listener.as_deref().is_none_or(|wanted| wanted == listener)
-            && self.host.as_ref().is_none_or(|wanted| wanted.matches(without_port(host)))
+        self.listener
+            .as_deref()
+            .is_none_or(|wanted| wanted == listener)
+            && self
+                .host
+                .as_ref()
+                .is_none_or(|wanted| wanted.matches(without_port(host)))
             && self.path.as_ref().is_none_or(|wanted| wanted.matches(path))
     }
 }
@@ -52,7 +63,9 @@ impl Host {
             Self::Exact(wanted) => host.eq_ignore_ascii_case(wanted),
             Self::Under(suffix) => {
                 host.len() > suffix.len()
-                    && host.get(host.len() - suffix.len()..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+                    && host
+                        .get(host.len() - suffix.len()..)
+                        .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
             }
         }
     }
@@ -103,15 +116,30 @@ mod tests {
             ("[::1]", "[::1]:443", true),
         ];
         for (wanted, host, expected) in cases {
-            assert_eq!(expected, Pattern::new(None, Some(wanted), None).matches("l", host, "/"), "{wanted} {host}");
+            assert_eq!(
+                expected,
+                Pattern::new(None, Some(wanted), None).matches("l", host, "/"),
+                "{wanted} {host}"
+            );
         }
     }
 
     #[test]
     fn paths_match_exactly_or_below_a_slash() {
-        let cases = [("/x/*", "/x/", true), ("/x/*", "/x/y/z", true), ("/x/*", "/x", false), ("/x", "/x", true), ("/x", "/x/", false), ("/*", "/", true)];
+        let cases = [
+            ("/x/*", "/x/", true),
+            ("/x/*", "/x/y/z", true),
+            ("/x/*", "/x", false),
+            ("/x", "/x", true),
+            ("/x", "/x/", false),
+            ("/*", "/", true),
+        ];
         for (wanted, path, expected) in cases {
-            assert_eq!(expected, Pattern::new(None, None, Some(wanted)).matches("l", "h", path), "{wanted} {path}");
+            assert_eq!(
+                expected,
+                Pattern::new(None, None, Some(wanted)).matches("l", "h", path),
+                "{wanted} {path}"
+            );
         }
     }
 
