@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unlatch.bootstrap.hook import run_hook
+from unlatch.bootstrap.approval.claims import Claims
+from unlatch.bootstrap.approval.client import Event, GateTransport, Waiting
+from unlatch.bootstrap.approval.console import show
+from unlatch.bootstrap.hook import HookAnswer, run_hook
 from unlatch.bootstrap.open import recover_content_key
-from unlatch.bootstrap.pins.http import PlainTransport
 from unlatch.bootstrap.sealed import MAX_BYTES, SealedFile
 from unlatch.errors import ConfigError, DamagedFileError, UnavailableError, UnlatchError
 from unlatch.memguard._native import Secret
@@ -62,8 +66,10 @@ def unlock(job: Mapping[str, Any], guard: socket.socket, tell: Callable[..., Non
     facts = describe(job, sealed)
     if job["hook"]:
         tell("hook", program=job["hook"][0])
-        run_hook(job["hook"], facts, seconds=job["hook_timeout"])
-    key = _recover(sealed)
+        answer = run_hook(job["hook"], facts, seconds=job["hook_timeout"])
+    else:
+        answer = HookAnswer()
+    key = _recover(job, sealed, facts, answer, tell)
     with key.expose() as view:
         size = len(view)
     if size != CONTENT_KEY_BYTES:
@@ -84,9 +90,43 @@ def unlock(job: Mapping[str, Any], guard: socket.socket, tell: Callable[..., Non
         raise DamagedFileError(str(verdict.get("message")), hint=verdict.get("hint"))
 
 
-def _recover(sealed: SealedFile) -> Secret:
-    """Ask the pins."""
-    return recover_content_key(sealed, transport=PlainTransport())
+def _recover(
+    job: Mapping[str, Any],
+    sealed: SealedFile,
+    facts: Mapping[str, Any],
+    answer: HookAnswer,
+    tell: Callable[..., None],
+) -> Secret:
+    """Ask the pins; a person sees the waiting line and each change, the supervisor all but the code."""
+    claims = Claims(
+        workload=sealed.workload or "unnamed",
+        host=facts["host"],
+        boot_id=facts["boot_id"],
+        reason=answer.reason or job["reason"],
+        config_digest=job["config_digest"],
+        config_summary=job["config_summary"],
+        bundle_digest=sealed.digest,
+        extra=answer.claims,
+    )
+
+    def on_event(event: Event) -> None:
+        show(event)
+        if isinstance(event, Waiting):
+            tell("asking", workload=event.workload, card=event.card, expires=event.expires)
+        else:
+            tell("change", text=event.text)
+
+    transport = GateTransport(
+        claims=claims,
+        gates=frozenset(job["gates"]) or None,
+        wait=job["wait"],
+        now=time.time,
+        monotonic=time.monotonic,
+        sleep=time.sleep,
+        uniform=lambda limit: random.uniform(0, limit),  # noqa: S311 - spreads load, guards nothing
+        on_event=on_event,
+    )
+    return recover_content_key(sealed, transport=transport)
 
 
 def read_sealed(path: Path) -> SealedFile:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STDOUT = 1
 MAX_KEY_BYTES = 64 * 1024
+DECISION_SECONDS = 600.0
 
 
 @click.command(name="open")
@@ -74,10 +75,31 @@ def command(
 
 
 def _transport(sealed: SealedFile, *, timeout: float | None, wait: bool, reason: str | None) -> Transport:
-    from unlatch.bootstrap.pins.http import PlainTransport
+    import random
+    import socket
+    import time
 
-    del sealed, wait, reason
-    return PlainTransport(timeout=timeout)
+    from unlatch.bootstrap.approval.claims import Claims
+    from unlatch.bootstrap.approval.client import GateTransport
+    from unlatch.bootstrap.approval.console import show
+
+    claims = Claims(
+        workload=sealed.workload or "unnamed",
+        host=socket.gethostname(),
+        reason=reason,
+        bundle_digest=sealed.digest,
+    )
+    return GateTransport(
+        claims=claims,
+        gates=None,
+        wait=DECISION_SECONDS if timeout is None else timeout,
+        no_wait=not wait,
+        on_event=show,
+        now=time.time,
+        monotonic=time.monotonic,
+        sleep=time.sleep,
+        uniform=lambda limit: random.uniform(0, limit),  # noqa: S311 - spreads load, guards nothing
+    )
 
 
 def _open(
