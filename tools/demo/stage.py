@@ -105,7 +105,8 @@ class Stage:
                 "--people",
                 f"127.0.0.1:{self.addresses.people}",
             ),
-            *("--url", f"http://localhost:{self.addresses.people}"),
+            *("--url", f"http://localhost:{self.addresses.machines}"),
+            *("--people-url", f"http://localhost:{self.addresses.people}"),
             log=log,
         )
         wait_for("the gate's start", lambda: True if is_open(self.addresses.machines) else None)
