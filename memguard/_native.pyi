@@ -15,6 +15,8 @@ __all__ = [
     "BundleWriter",
     "Exchange",
     "Secret",
+    "content_key_from_jwk",
+    "content_key_to_jwk",
     "derive_content_key",
     "exchange_answer",
     "exchange_key_generate",
@@ -64,6 +66,12 @@ def jwe_seal(header: bytes, plaintext: Secret, key: Secret, /) -> bytes:
 
 def jwe_seal_to(header: bytes, plaintext: Secret, recipient: bytes, /) -> bytes:
     """Seal to an EC public JWK by ECDH-ES with a fresh ephemeral; adds `alg`, `enc` and `epk` to the header."""
+
+def content_key_from_jwk(jwk: Secret, /) -> Secret:
+    """The content key of a symmetric JWK, as a TPM or token gives it back."""
+
+def content_key_to_jwk(key: Secret, /) -> Secret:
+    """A 32-byte content key as the symmetric JWK that clevis wraps: 111 bytes, no newline."""
 
 @final
 class Exchange:

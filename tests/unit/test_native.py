@@ -15,7 +15,14 @@ from support.secrets import revealed, secret
 from unlatch.bootstrap import jose
 from unlatch.errors import ConfigError, DamagedFileError, UntrustedGateError
 from unlatch.memguard import _native
-from unlatch.memguard._native import Bundle, BundleWriter, Exchange, Secret
+from unlatch.memguard._native import (
+    Bundle,
+    BundleWriter,
+    Exchange,
+    Secret,
+    content_key_from_jwk,
+    content_key_to_jwk,
+)
 
 HEADER = b'{"kid":"x"}'
 
@@ -318,3 +325,18 @@ def test_finished_writer_and_missing_secret_are_refused() -> None:
         writer.finish([])
     with pytest.raises(ConfigError, match="no secret of this name"):
         bundle(("a", b"1")).secret("b")
+
+
+def test_content_key_survives_the_jwk_that_hardware_wraps() -> None:
+    key = Secret.random(32)
+
+    text = content_key_to_jwk(key)
+
+    assert revealed(content_key_from_jwk(text)) == revealed(key)
+    assert json.loads(revealed(text)).keys() == {"alg", "k", "key_ops", "kty"}
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b'{"kty":"oct","k":"!"}', b'{"kty":"EC","k":"AA"}'])
+def test_what_is_no_symmetric_jwk_is_refused(text: bytes) -> None:
+    with pytest.raises(DamagedFileError, match="no content key"):
+        content_key_from_jwk(secret(text))

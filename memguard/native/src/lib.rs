@@ -11,7 +11,7 @@ use pyo3::types::PyBytes;
 use unlatch_locked::{LockedBytes, WipingAllocator};
 use unlatch_sealed::curve::Curve;
 use unlatch_sealed::jwk::{self, PrivateJwk, Use};
-use unlatch_sealed::{Error, JwkFault, exchange, jwe, signing, sss};
+use unlatch_sealed::{Error, JwkFault, exchange, jwe, oct, signing, sss};
 
 use crate::errors::raised;
 use crate::secret::Secret;
@@ -60,6 +60,20 @@ fn jwe_seal_to<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let recipient = jwk::parse_public(recipient).map_err(|fault| raised(py, &Error::Key(fault)))?;
     text(py, jwe::seal_to(header, &*plaintext.bytes(py)?, &recipient))
+}
+
+/// The content key of a symmetric JWK, as a TPM or token gives it back.
+#[pyfunction]
+#[pyo3(signature = (jwk, /))]
+fn content_key_from_jwk(py: Python<'_>, jwk: &Secret) -> PyResult<Secret> {
+    secret(py, oct::read(&*jwk.bytes(py)?))
+}
+
+/// A content key as the symmetric JWK that clevis wraps.
+#[pyfunction]
+#[pyo3(signature = (key, /))]
+fn content_key_to_jwk(py: Python<'_>, key: &Secret) -> PyResult<Secret> {
+    secret(py, oct::write(&*key.bytes(py)?))
 }
 
 /// One blinded recovery (client side of McCallum-Relyea).
@@ -185,8 +199,9 @@ mod _native {
     use super::secret::Secret;
     #[pymodule_export]
     use super::{
-        Exchange, derive_content_key, exchange_answer, exchange_key_generate, jwe_open, jwe_seal,
-        jwe_seal_to, jwe_verify, signing_key_generate, signing_key_sign, sss_combine, sss_split,
+        Exchange, content_key_from_jwk, content_key_to_jwk, derive_content_key, exchange_answer,
+        exchange_key_generate, jwe_open, jwe_seal, jwe_seal_to, jwe_verify, signing_key_generate,
+        signing_key_sign, sss_combine, sss_split,
     };
 }
 

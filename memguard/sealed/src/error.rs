@@ -22,6 +22,8 @@ pub enum Error {
     Unsupported(&'static str),
     /// The content key's length does not fit `enc`.
     ContentKey,
+    /// What a TPM or token gave back is no symmetric JWK for decryption.
+    WrappedKey,
     /// The authentication tag does not fit header, ciphertext and key.
     Unauthentic,
     /// The header's ephemeral key is wrong.
@@ -149,7 +151,7 @@ impl Error {
             Self::Unauthentic => {
                 "the file was altered after sealing, or opened with another file's key: restore it from a copy"
             }
-            Self::ContentKey | Self::Share | Self::Prime => {
+            Self::ContentKey | Self::WrappedKey | Self::Share | Self::Prime => {
                 "the file was altered, or its parts come from different sealings: restore it from a copy"
             }
             Self::Ephemeral(_) | Self::ServerKey(_) => {
@@ -193,6 +195,7 @@ impl fmt::Display for Error {
             Self::DuplicateMember => f.write_str("JSON object names a member twice"),
             Self::Unsupported(what) => write!(f, "header member not allowed here: {what}"),
             Self::ContentKey => f.write_str("content key does not fit the header's enc"),
+            Self::WrappedKey => f.write_str("what the hardware gave back is no content key"),
             Self::Unauthentic => {
                 f.write_str("authentication tag does not fit: altered, or another content key")
             }

@@ -15,6 +15,7 @@ mod json;
 pub mod jwe;
 pub mod jwk;
 pub mod keys;
+pub mod oct;
 pub mod signing;
 pub mod sss;
 mod text;
