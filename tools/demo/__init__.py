@@ -7,7 +7,7 @@ import click
 
 @click.command(name="demo")
 @click.option("--auto", is_flag=True, help="Approve by itself, as it does where there is no terminal.")
-@click.option("--break", "attacks", is_flag=True, help="Stop at each prepared attack and show it.")
+@click.option("--break", "attacks", is_flag=True, help="Offer the prepared attacks one by one.")
 @click.pass_context
 def command(context: click.Context, auto: bool, attacks: bool) -> None:
     """Show the whole product on this machine: seal, ask, approve, serve, and attacks that fail.

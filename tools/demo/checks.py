@@ -22,6 +22,8 @@ from unlatch.tools.demo.stage import Stage, is_open
 from unlatch.tools.demo.table import Table
 
 NEEDS_ROOT = "not tried: needs root"
+CLEAN = "0 hits, 0 hits; control found"
+STILL_PENDING, NOT_TRUSTED = 12, 16  # exit codes
 PLAIN_SERVER = """
 import ssl, sys, socket
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -84,18 +86,19 @@ class Checks:
             seen=f"{answer}, upstream {'asked' if reached else 'not asked'}",
         )
 
-    def taken_over_edge(self, processes: dict[str, Any]) -> None:
+    def taken_over_edge(self) -> None:
         """Edge's own socket to guard signs handshakes and nothing else."""
+        edge = self.stage.processes()["edge"]
         for what, message in (
             ("edge asks to sign a certificate", takeover.certificate_to_be_signed()),
             ("edge asks to sign a JWT", b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZG1pbiJ9"),
         ):
             seen = self._with_socket(
-                processes["edge"], lambda channel, message=message: takeover.ask_to_sign(channel, message)
+                edge, lambda channel, message=message: takeover.ask_to_sign(channel, message)
             )
             self.table.add(what, expected="refused: not a handshake", seen=seen, holds=_refused(seen))
 
-    def taken_over_egress(self, processes: dict[str, Any]) -> None:
+    def taken_over_egress(self) -> None:
         """Egress gets a token for its sealed upstream only."""
 
         def ask(channel: socket.socket) -> str:
@@ -103,7 +106,7 @@ class Checks:
                 channel, route=1, method="GET", upstream="https://evil.example:443", path="/v1/charge"
             )
 
-        seen = self._with_socket(processes["egress"], ask)
+        seen = self._with_socket(self.stage.processes()["egress"], ask)
         self.table.add(
             "token towards another name",
             expected="refused: outside the sealed rules",
@@ -111,22 +114,34 @@ class Checks:
             holds=_refused(seen),
         )
 
-    def kill_edge(self, processes: dict[str, Any]) -> None:
+    def kill_edge(self) -> None:
         """A dead edge is back without an approval and without a lost listener."""
-        os.kill(processes["edge"]["pid"], signal.SIGKILL)
+        os.kill(self.stage.processes()["edge"]["pid"], signal.SIGKILL)
         wait_for("edge's restart", lambda: True if self.get("/") == "200 ok" else None)
         self.table.add(
             "kill -9 edge", expected="serves again, nobody asked", seen=f"serves again, {self._asked()}"
         )
 
-    def memory(self, processes: dict[str, Any]) -> None:
-        """The key and the token stand in no process; the same scan finds them where they were planted."""
+    def answer_replayed(self) -> None:
+        """The gate's answer works once, for the one who asked: whoever heard it opens nothing with it."""
+        asked = ("open", "pay.jwe", "--secret", "psp")
+        result = self.stage.cast.run(*asked, "--no-wait", check=False)
+        seen = "waits for its own" if result.returncode == STILL_PENDING and not result.stdout else "opened"
+        self.table.add("another asker on the old approval", expected="waits for its own", seen=seen)
+        wire = self.stage.wire
+        assert wire.answer, "the answer passed here"
+        wire.replaying = True
+        result = self.stage.cast.run(*asked, check=False)
+        wire.replaying = False
+        seen = "refused" if result.returncode == NOT_TRUSTED and not result.stdout else "opened"
+        self.table.add("the answer replayed to another asker", expected="refused", seen=seen)
+
+    def memory(self) -> None:
+        """The key and the token stand in no process; the same scan finds what is known to be there."""
         key = pieces(private_key_forms(self.stage.key_pem))
         token = pieces(forms(self.stage.token.encode()))
-        pids = {name: int(entry["pid"]) for name, entry in processes.items()}
-        for name, pid in sorted(pids.items()):
-            self._scan_row(f"key in {name}", pid, key)
-            self._scan_row(f"token in {name}", pid, token)
+        for name, pid in sorted(self.stage.pids().items()):
+            self._scan_row(name, pid, key=key, token=token)
         self._plain_server(key, token)
 
     def audit(self) -> None:
@@ -163,13 +178,20 @@ class Checks:
         except UnavailableError:
             return NEEDS_ROOT
 
-    def _scan_row(self, what: str, pid: int, wanted: list[bytes]) -> None:
+    def _scan_row(self, name: str, pid: int, *, key: list[bytes], token: list[bytes]) -> None:
+        """Key, token, and the control: the gate never hears of the CA, but its log knows the workload's key."""
+        known = self.stage.workload_key if name.startswith("gate") else self.stage.marker
         try:
-            report = scan(pid, wanted)
+            hits = [scan(pid, wanted).hits for wanted in (key, token, pieces([known.encode()]))]
         except NotReadableError:
-            self.table.add(what, expected="0 hits", seen="not readable (needs root)", holds=True)
+            self.table.add(
+                f"key, token in {name}", expected=CLEAN, seen="not readable (needs root)", holds=True
+            )
             return
-        self.table.add(what, expected="0 hits", seen=f"{report.hits} hits")
+        control = "found" if hits[2] else "NOT found"
+        self.table.add(
+            f"key, token in {name}", expected=CLEAN, seen=f"{hits[0]} hits, {hits[1]} hits; control {control}"
+        )
 
     def _plain_server(self, key: list[bytes], token: list[bytes]) -> None:
         """The control: an ordinary server with the same secrets, which the same scan must find."""

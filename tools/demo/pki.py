@@ -22,10 +22,10 @@ class Authority:
     certificate: x509.Certificate
 
     @classmethod
-    def create(cls) -> Authority:
+    def create(cls, common_name: str) -> Authority:
         """A new authority, valid for a day."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "unlatch demo CA")])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         builder = _dated(name, name, key.public_key()).add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )

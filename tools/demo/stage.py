@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -12,9 +13,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from unlatch.tools.demo.cast import Cast, DemoError, events, wait_for
+from unlatch.tools.demo.cast import Cast, DemoError, events, last_line, wait_for
+from unlatch.tools.demo.eavesdropper import Eavesdropper
 from unlatch.tools.demo.pki import Authority, new_key
 from unlatch.tools.demo.upstreams import Upstream
 
@@ -44,7 +46,7 @@ psp:
   upstream: https://localhost:{psp}
   ca: ca.pem
   methods: [GET]
-  paths: [/v1/*]
+  paths: [/v1/*, /{marker}/*]
   place: {{header: Authorization, scheme: bearer}}
   callers: ["127.0.0.0/8"]
 """
@@ -66,7 +68,10 @@ class Stage:
         self.folder = Path(tempfile.mkdtemp(prefix="unlatch-demo-"))
         self.cast = Cast(self.folder)
         self.addresses = Addresses(*free_ports(3))
-        self.authority = Authority.create()
+        self.wire = Eavesdropper(self.addresses.machines)
+        # No secret: it stands in the CA's name and in the sealed rules, so that the scan has something to find.
+        self.marker = secrets.token_hex(16)
+        self.authority = Authority.create(f"unlatch demo {self.marker}")
         self.authority.write(self.folder / "ca.pem")
         self.token = secrets.token_urlsafe(32)
         self.key_pem = self._site()
@@ -78,14 +83,14 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cast.end()
-        for upstream in (self.app, self.psp):
-            upstream.close()
+        for server in (self.wire, self.app, self.psp):
+            server.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def gate_url(self) -> str:
         """The workload's address at the gate."""
-        return f"http://localhost:{self.addresses.machines}/s/pay"
+        return f"http://localhost:{self.wire.port}/s/pay"
 
     def start_gate(self) -> None:
         """Make a gate with one operator and one workload, and start it."""
@@ -97,7 +102,7 @@ class Stage:
             *("--sign-with", "mara"),
         )
         log = self.folder / "gate.log"
-        self.cast.start(
+        self.gate = self.cast.start(
             *("gate", "serve", gate),
             *(
                 "--listen",
@@ -105,7 +110,7 @@ class Stage:
                 "--people",
                 f"127.0.0.1:{self.addresses.people}",
             ),
-            *("--url", f"http://localhost:{self.addresses.machines}"),
+            *("--url", f"http://localhost:{self.wire.port}"),
             *("--people-url", f"http://localhost:{self.addresses.people}"),
             log=log,
         )
@@ -114,16 +119,15 @@ class Stage:
     def trust_gate(self) -> str:
         """Pin the gate's signing key, read from the gate itself; gives its thumbprint."""
         keys = self.cast.run("gate", "keys", str(self.folder / "gate"), "--json").stdout
-        import json
-
-        thumbprint = str(json.loads(keys)["signing"][0])
+        facts = json.loads(keys)
+        thumbprint, self.workload_key = str(facts["signing"][0]), str(facts["workloads"]["pay"])
         self.cast.run("gate", "trust", self.gate_url, "--thp", thumbprint)
         return thumbprint
 
     def seal(self, thumbprint: str) -> None:
         """Seal the site's key and the token, then remove them."""
         (self.folder / "token").write_text(self.token)
-        (self.folder / "rules.yaml").write_text(RULES.format(psp=self.psp.port))
+        (self.folder / "rules.yaml").write_text(RULES.format(psp=self.psp.port, marker=self.marker))
         self.cast.run(
             *("seal", "--to", self.gate_url, "--thp", thumbprint, "--workload", "pay"),
             *("--key", "tls=site.key", "--names", "localhost", "--token", "psp=@token"),
@@ -135,12 +139,36 @@ class Stage:
             CONFIG.format(gate=thumbprint, port=self.addresses.proxy, app=self.app.port, psp=self.psp.port)
         )
 
+    def start_proxy(self) -> None:
+        """`unlatch serve`, which asks the gate."""
+        self.proxy = self.cast.start("serve", "-c", "unlatch.yaml", log=self.folder / "proxy.log")
+        self.event("asking")
+
+    def processes(self) -> dict[str, Any]:
+        """The proxy's processes as `unlatch status` names them."""
+        status = json.loads(self.cast.run("status", "--json", "--socket", "admin.sock").stdout)
+        return dict(status["processes"])
+
+    def pids(self) -> dict[str, int]:
+        """Every process of the proxy and of the gate."""
+        found = {name: int(entry["pid"]) for name, entry in self.processes().items()}
+        (keyholder,) = children(self.gate.pid)
+        return found | {
+            "supervisor": self.proxy.pid,
+            "gate's decider": self.gate.pid,
+            "gate's keyholder": keyholder,
+        }
+
     def event(self, name: str, *, seconds: float = 20.0, count: int = 1) -> dict[str, object]:
         """Wait for a step in the proxy's log."""
         log = self.folder / "proxy.log"
 
         def look() -> dict[str, object] | None:
             found = [one for one in events(log) if one.get("event") == name]
+            if len(found) < count and self.proxy.poll() is not None:
+                raise DemoError(
+                    f"the proxy ended with {self.proxy.returncode}: {last_line(log.read_bytes())}"
+                )
             return found[count - 1] if len(found) >= count else None
 
         return wait_for(f"{name!r} in the proxy's log", look, seconds=seconds)
@@ -188,6 +216,11 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_open(port: int) -> bool:
