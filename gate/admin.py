@@ -101,7 +101,7 @@ def with_stopped_gate(folder: Path, use: Callable[[Registry], Roster]) -> Roster
         try:
             await migrate(engine)
             await ledger.load()
-            docket = Docket(ledger, keyholder, now=time.time, monotonic=time.monotonic)
+            docket = Docket(ledger, keyholder, now=time.time, monotonic=time.monotonic, tell=_tell_nobody)
             office = Office(ledger, keyholder, docket, learn=_learn_nothing)
             await office.start()
             loop = asyncio.get_running_loop()
@@ -161,6 +161,10 @@ def read_links(folder: Path) -> Links:
     lines = (folder / "keyholder" / "chain").read_bytes().split(b"\n")[:-1]
     found = [json.loads(line) for line in lines]
     return [(base64url.decode(link["enrolment"]), link["signature"]) for link in found]
+
+
+def _tell_nobody(event: str, **facts: object) -> None:
+    """A command's own output says enough."""
 
 
 async def _learn_nothing(_: Roster) -> None:

@@ -8,7 +8,7 @@ Rule 3: the tree in memory grows only after the commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Book:
     def __init__(self, connection: AsyncConnection, start: int) -> None:
         self.connection = connection
         self.leaves: list[bytes] = []
+        self.afterwards: list[Callable[[], None]] = []
         self._start = start
 
     async def record(self, entry: bytes) -> int:
@@ -55,6 +56,10 @@ class Book:
         await self.connection.execute(sa.insert(tables.audit_entries).values(row))
         self.leaves.append(leaf)
         return position
+
+    def after_commit(self, tell: Callable[[], None]) -> None:
+        """Call something when the change is on disk."""
+        self.afterwards.append(tell)
 
     async def execute(self, statement: sa.Executable) -> sa.CursorResult[Any]:
         """Run one statement inside the transaction."""
@@ -67,24 +72,33 @@ class Ledger:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._lock = asyncio.Lock()
+        self._is_unsure = False
         self.tree = Tree()
 
     async def load(self) -> None:
-        """Read the leaves of the log into memory: 32 bytes for each entry, and as much again for the nodes."""
+        """Read the leaves that are new into memory: 32 bytes for each entry, and as much again for the nodes."""
         async with self._engine.connect() as connection:
             column = tables.audit_entries.c
-            for row in await connection.execute(sa.select(column.leaf).order_by(column.position)):
+            query = sa.select(column.leaf).where(column.position >= len(self.tree))
+            for row in await connection.execute(query.order_by(column.position)):
                 self.tree.append(row.leaf)
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[Book]:
         """A transaction with its audit entries; rolled back whole when the block raises."""
         async with self._lock:
+            if self._is_unsure:
+                await self.load()
+            # A commit that was cancelled or failed may be on disk or not: the next change looks.
+            self._is_unsure = True
             async with self._engine.begin() as connection:
                 book = Book(connection, start=len(self.tree))
                 yield book
             for leaf in book.leaves:
                 self.tree.append(leaf)
+            self._is_unsure = False
+            for tell in book.afterwards:
+                tell()
 
     async def fetch(self, statement: sa.Select[Any]) -> list[sa.Row[Any]]:
         """Read rows outside a change."""

@@ -9,8 +9,7 @@ Rule 3: keyholder is asked last and believed first: what it has spent is spent, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,53 +18,26 @@ from unlatch.bootstrap.approval import base64url
 from unlatch.bootstrap.approval.receipt import Receipt
 from unlatch.errors import BusyError, RefusedError
 from unlatch.gate import entry as entries
-from unlatch.gate.checkpoint import MAX_AGE_SECONDS, read_checkpoint
+from unlatch.gate.checkpoint import read_checkpoint
 from unlatch.gate.database import Book, Ledger
-from unlatch.gate.keyholder_client import KeyholderClient, case_fields
-from unlatch.gate.protocol import Point
-from unlatch.gate.roster import Roster, Workload
+from unlatch.gate.keyholder_client import KeyholderClient
+from unlatch.gate.question import Questions, Row
+from unlatch.gate.request import Asked, Progress
+from unlatch.gate.roster import Roster
 from unlatch.gate.sshsig import verify_sshsig
 from unlatch.gate.state import OPEN, State, StateError, check_change
 from unlatch.gate.statement import NAMESPACE, Statement
 from unlatch.gate.tables import audit_checkpoints, requests, statements
 from unlatch.gate.wire import KeyholderRefusal
 
-MAX_PENDING = 16
+MAX_PENDING = 32  # for one workload
+MAX_PENDING_OF_SOURCE = 8  # so that one address cannot take every place
 MAX_WRONG_CODES = 5
 REDELIVERY_SECONDS = 60.0
-LAPSE_SECONDS = (
-    MAX_AGE_SECONDS - 10
-)  # an approval is left out a little before keyholder would refuse its checkpoint
-
-Row = sa.Row[Any]
 
 
 class UnknownRequestError(RefusedError):
     """The gate has no request of this id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A recovery request that passed every check without the database."""
-
-    workload: Workload
-    kid: str
-    point: Point
-    client: str
-    claims: bytes | None
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a request stands, as its asker may know it."""
-
-    state: State
-    version: int
-    approvals: tuple[str, ...]
-    needed: int
-    expires: int
-    closed_by: str | None
 
 
 class Docket:
@@ -74,19 +46,20 @@ class Docket:
     Args:
         now: Unix seconds.
         monotonic: seconds of a clock that never goes back.
+        tell: writes a log line, ``tell(event, **facts)``; never given a code, point or answer.
+
+    `lock` is held for every change of a request; enrolments take it too, so that the audit log has each request and
+    decision under the policy that it was made under.
     """
 
     def __init__(
-        self,
-        ledger: Ledger,
-        keyholder: KeyholderClient,
-        *,
-        now: Callable[[], float],
-        monotonic: Callable[[], float],
-    ) -> None:
+        self, ledger: Ledger, keyholder: KeyholderClient,
+        *, now: Callable[[], float], monotonic: Callable[[], float], tell: Callable[..., None],
+    ) -> None:  # fmt: skip
         self._ledger, self._keyholder = ledger, keyholder
-        self._now, self._monotonic = now, monotonic
-        self._lock = asyncio.Lock()
+        self._questions = Questions(ledger, keyholder, now=now)
+        self._now, self._monotonic, self._tell = now, monotonic, tell
+        self.lock = asyncio.Lock()
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._answers: dict[str, tuple[float, bytes]] = {}
         self.roster: Roster | None = None
@@ -96,11 +69,17 @@ class Docket:
 
         Raises:
             BusyError: too many requests wait for this workload.
-            RefusedError: keyholder does not take it.
+            RefusedError: keyholder does not take it, or the point was asked for in another way before.
         """
-        async with self._lock:
+        async with self.lock:
             known = await self._find(requests.c.point == asked.point.thumbprint)
             if known is not None:
+                if (known.workload, known.kid, known.client) != (
+                    asked.workload.name,
+                    asked.kid,
+                    asked.client,
+                ):
+                    raise RefusedError("this point was asked for in another way")
                 return known
             await self._check_room(asked)
             answer = await self._keyholder.ask(
@@ -116,6 +95,9 @@ class Docket:
             async with self._ledger.change() as book:
                 await self._supersede(book, asked)
                 await self._insert(book, asked, receipt, token)
+            self._tell(
+                "request", id=receipt.id, workload=receipt.workload, client=asked.client, source=asked.source
+            )
         return await self.get(receipt.id)
 
     async def get(self, name: str) -> Row:
@@ -142,11 +124,11 @@ class Docket:
 
     async def progress(self, row: Row) -> Progress:
         """Where a request stands."""
-        signed = await self._statements(row)
+        signed = await self._questions.statements(row, self._rostered())
         return Progress(
             state=State(row.state),
             version=row.version,
-            approvals=tuple(one.operator for one in signed if one.decision == "approve"),
+            approvals=tuple(one["operator"] for one in signed if one["decision"] == "approve"),
             needed=row.needed,
             expires=row.expires,
             closed_by=row.closed_by,
@@ -163,7 +145,7 @@ class Docket:
                 async with asyncio.timeout(min(seconds, max(0.0, row.expires - self._now()))):
                     await event.wait()
         except TimeoutError:
-            await self.expire()
+            await asyncio.shield(self.expire())  # whoever waits may leave; a change is never left half done
         finally:
             waiting.discard(event)
             if not waiting:
@@ -182,7 +164,7 @@ class Docket:
             KeyholderRefusal: it does not hold; kind ``code`` where only the typed code is wrong.
             RefusedError: malformed, or the request is closed.
         """
-        async with self._lock:
+        async with self.lock:
             row = await self.get(name)
             if State(row.state) not in OPEN:
                 raise StateError(State(row.state), State.APPROVED)
@@ -195,12 +177,17 @@ class Docket:
                 "statement": statement, "signature": signature, "checkpoint_size": checkpoint.size,
                 "checkpoint_time": checkpoint.time, "time": int(self._now()),
             }  # fmt: skip
+            before = await self._questions.statements(row, roster)
+            signed = [*(one for one in before if one["operator"] != operator.name), values]
             try:
-                verdict = await self._ask_about(row, "judge", extra=values)
+                verdict = await self._questions.ask("judge", row, signed)
             except KeyholderRefusal as error:
                 await self._take_refusal(row, error, values)
                 raise
             await self._record_decision(row, values, verdict)
+            self._tell(
+                "decision", id=row.id, workload=row.workload, operator=operator.name, decision=said.decision
+            )
         return await self.get(name)
 
     async def collect(self, row: Row) -> bytes | None:
@@ -209,7 +196,7 @@ class Docket:
         Raises:
             RefusedError: keyholder does not give it (any more).
         """
-        async with self._lock:
+        async with self.lock:
             row = await self.get(row.id)
             if row.state == State.APPROVED:
                 await self._deliver(row)
@@ -220,7 +207,7 @@ class Docket:
 
     async def close(self, row: Row, state: State, *, why: str) -> None:
         """End a request that nobody decided (cancelled, expired)."""
-        async with self._lock:
+        async with self.lock:
             current = await self.get(row.id)
             if State(current.state) in OPEN:
                 async with self._ledger.change() as book:
@@ -238,9 +225,15 @@ class Docket:
             if until < self._monotonic():
                 del self._answers[name]
 
+    async def resume(self) -> None:
+        """After a start: a stock client's connection ended with the last process, and it comes back with another point."""
+        query = sa.select(requests).where(requests.c.state.in_(OPEN), requests.c.client == "stock")
+        for row in await self._ledger.fetch(query):
+            await self.close(row, State.CANCELLED, why="the gate was started again")
+
     async def checkpoint(self) -> str:
         """A fresh checkpoint over everything that is on disk, signed by keyholder."""
-        async with self._lock:
+        async with self.lock:
             return await self._sign_checkpoint()
 
     async def _sign_checkpoint(self) -> str:
@@ -256,14 +249,13 @@ class Docket:
 
     async def _check_room(self, asked: Asked) -> None:
         column = requests.c
-        query = sa.select(sa.func.count()).where(
-            column.workload == asked.workload.name, column.state.in_(OPEN)
-        )
-        if (await self._ledger.fetch(query))[0][0] >= MAX_PENDING:
-            raise BusyError(f"{MAX_PENDING} requests wait for this workload")
+        query = sa.select(column.source).where(column.workload == asked.workload.name, column.state.in_(OPEN))
+        sources = [row.source for row in await self._ledger.fetch(query)]
+        if len(sources) >= MAX_PENDING or sources.count(asked.source) >= MAX_PENDING_OF_SOURCE:
+            raise BusyError(f"{len(sources)} requests wait for this workload")
 
     async def _supersede(self, book: Book, asked: Asked) -> None:
-        """A stock client makes a new point at each try: its older request can never be answered."""
+        """A stock client makes a new point at each try: an older request that nobody holds can never be answered."""
         if asked.client != "stock":
             return
         column = requests.c
@@ -271,9 +263,9 @@ class Docket:
             column.workload == asked.workload.name, column.client == "stock", column.source == asked.source,
             column.state == State.PENDING,
         )  # fmt: skip
-        for row in await book.execute(query):
-            await self._change(book, row, State.SUPERSEDED, why="the same client asks again")
-            self._wake(row.id)
+        for row in (await book.execute(query)).all():
+            if row.id not in self._waiting:
+                await self._change(book, row, State.SUPERSEDED, why="the same client asks again")
 
     async def _insert(self, book: Book, asked: Asked, receipt: Receipt, token: bytes) -> None:
         record = entries.request_entry(receipt, token, source=asked.source, claims=asked.claims)
@@ -302,8 +294,11 @@ class Docket:
         await book.record(
             entries.change_entry(request=row.id, before=str(row.state), after=str(state), time=now, why=why)
         )
+        book.after_commit(
+            lambda: self._tell("change", id=row.id, workload=row.workload, state=str(state), why=why)
+        )
 
-    async def _record_decision(self, row: Row, values: dict[str, Any], verdict: dict[str, Any]) -> None:
+    async def _record_decision(self, row: Row, values: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
         async with self._ledger.change() as book:
             await book.execute(
                 sa.delete(statements).where(
@@ -322,7 +317,7 @@ class Docket:
                 )
         self._wake(row.id)
 
-    async def _take_refusal(self, row: Row, error: KeyholderRefusal, values: dict[str, Any]) -> None:
+    async def _take_refusal(self, row: Row, error: KeyholderRefusal, values: Mapping[str, Any]) -> None:
         if error.kind in ("denied", "answered"):
             await self._settle_spent(row, error.kind)
         elif error.kind == "code":
@@ -342,12 +337,13 @@ class Docket:
             if outcome == "answered" and row.state == State.APPROVED:
                 await self._change(book, row, State.DELIVERED, why="answered before a stop")
             else:
-                await self._change(book, row, State.DENIED, why=f"keyholder: {outcome}")
+                await self._change(book, row, State.DENIED, why=f"{outcome} before a stop", by="an operator")
         self._wake(row.id)
 
     async def _deliver(self, row: Row) -> None:
         try:
-            given = await self._ask_about(row, "answer", point=base64url.encode(row.point_jwk))
+            signed = await self._questions.statements(row, self._rostered())
+            given = await self._questions.ask("answer", row, signed, point=base64url.encode(row.point_jwk))
         except KeyholderRefusal as error:
             if error.kind in ("denied", "answered"):
                 await self._settle_spent(row, error.kind)
@@ -361,41 +357,6 @@ class Docket:
         answer = base64url.decode(str(given["answer"]))
         self._answers[row.id] = (self._monotonic() + REDELIVERY_SECONDS, answer)
         self._wake(row.id)
-
-    async def _ask_about(
-        self, row: Row, question: str, *, extra: dict[str, Any] | None = None, **fields: Any
-    ) -> dict[str, Any]:
-        """Put a request and its statements, with the proofs that they stand on, to keyholder."""
-        signed = [one._mapping for one in await self._statements(row)]  # noqa: SLF001 - SQLAlchemy's public name
-        if extra is not None:
-            signed = [*(one for one in signed if one["operator"] != extra["operator"]), extra]  # type: ignore[list-item]
-        record = (await self._ledger.entries(row.entry_index, row.entry_index + 1))[0]
-        return await self._keyholder.ask(
-            question,
-            **case_fields(receipt=row.receipt, claims=row.claims, entry=record, index=row.entry_index),
-            statements=[
-                {
-                    "statement": base64url.encode(one["statement"]),
-                    "signature": one["signature"],
-                    "proof": self._inclusion(row.entry_index, one["checkpoint_size"]),
-                }
-                for one in signed
-            ],
-            **fields,
-        )
-
-    def _inclusion(self, index: int, size: int) -> list[str]:
-        if not index < size <= len(self._ledger.tree):
-            raise RefusedError("the statement's checkpoint does not contain this request")
-        return [base64url.encode(step) for step in self._ledger.tree.inclusion(index, size)]
-
-    async def _statements(self, row: Row) -> list[Row]:
-        """The statements on a request; approvals lapse when their checkpoint becomes too old."""
-        column = statements.c
-        query = sa.select(statements).where(column.request == row.id)
-        if State(row.state) in OPEN:
-            query = query.where(column.checkpoint_time > int(self._now()) - LAPSE_SECONDS)
-        return await self._ledger.fetch(query.order_by(column.id))
 
     async def _find(self, where: sa.ColumnElement[bool]) -> Row | None:
         rows = await self._ledger.fetch(sa.select(requests).where(where))
@@ -411,7 +372,7 @@ class Docket:
             event.set()
 
 
-def _decision_entry(values: dict[str, Any], *, counts: bool) -> bytes:
+def _decision_entry(values: Mapping[str, Any], *, counts: bool) -> bytes:
     return entries.decision_entry(
         statement=values["statement"], signature=values["signature"], operator=values["operator"],
         request=values["request"], time=values["time"], counts=counts,

@@ -35,6 +35,7 @@ TOKEN_BYTES = 16
 MAX_STATEMENTS = 32
 MAX_PROOF = 64
 MAX_NEW_KEYS = 16
+CHAIN_BYTES = 128 * 1024  # of links in one answer: a frame holds 256 KiB, one link at most 27 KiB
 
 Message = Mapping[str, Any]
 
@@ -137,9 +138,14 @@ class Keyholder:
         }
 
     def _list_chain(self, message: Message) -> Message:
-        start = wire.number_of(message, "start")
-        links = self._chain.lines[start : start + 16]
-        return {"links": [json.loads(line) for line in links], "count": len(self._chain.lines)}
+        start, room = wire.number_of(message, "start"), CHAIN_BYTES
+        links: list[Any] = []
+        for line in self._chain.lines[start:]:
+            room -= len(line)
+            if links and room < 0:
+                break
+            links.append(json.loads(line))
+        return {"links": links, "count": len(self._chain.lines)}
 
     def _enrol(self, message: Message) -> Message:
         data, signature = wire.bytes_of(message, "enrolment"), wire.text_of(message, "signature")
@@ -194,7 +200,7 @@ class Keyholder:
         self._spent.check(point)
         claims = wire.bytes_of(message, "claims") if message.get("claims") is not None else None
         if (claims is not None) != (client == "native") or (
-            claims and _claimed_workload(claims) != workload.name
+            claims is not None and _claimed_workload(claims) != workload.name
         ):
             raise RefusedError("claims of another workload, or none")
         nonce, now = self._random(NONCE_BYTES), int(self._now())

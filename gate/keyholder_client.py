@@ -14,9 +14,11 @@ from unlatch.bootstrap.approval import base64url
 from unlatch.gate import wire
 from unlatch.gate.roster import Roster
 
+ANSWER_SECONDS = 30.0  # an answer takes milliseconds and a disk's fsync
+
 
 class KeyholderClient:
-    """Asks keyholder. When its socket ends, `gone` is set and every question fails."""
+    """Asks keyholder. When its socket ends, or it does not answer in time, `gone` is set and every question fails."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
@@ -41,20 +43,24 @@ class KeyholderClient:
             KeyholderRefusal: it said no.
             KeyholderGoneError: its process has ended.
         """
+        frame = wire.frame({"do": question, **fields})
+        # Answers come in order: whoever gives up must not leave his answer to the next question.
+        exchange = asyncio.ensure_future(self._exchange(frame))
+        exchange.add_done_callback(_take_note)
+        return wire.read_answer(wire.read_frame(await asyncio.shield(exchange)))
+
+    async def _exchange(self, frame: bytes) -> bytes:
         async with self._lock:
             try:
-                self._writer.write(wire.frame({"do": question, **fields}))
-                await self._writer.drain()
-                head = await self._reader.readexactly(wire.LENGTH_BYTES)
-                body = await self._reader.readexactly(wire.frame_length(head))
-            except (OSError, asyncio.IncompleteReadError, wire.WireError, asyncio.CancelledError) as error:
-                # Answers come in order: a question that was given up would leave its answer to the next one.
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    self._writer.write(frame)
+                    await self._writer.drain()
+                    head = await self._reader.readexactly(wire.LENGTH_BYTES)
+                    return await self._reader.readexactly(wire.frame_length(head))
+            except (OSError, asyncio.IncompleteReadError, wire.WireError) as error:
                 self.gone.set()
                 self._writer.close()
-                if isinstance(error, asyncio.CancelledError):
-                    raise
                 raise wire.KeyholderGoneError("keyholder has ended") from error
-        return wire.read_answer(wire.read_frame(body))
 
     async def roster(self) -> tuple[Roster, list[tuple[bytes, str | None]]]:
         """The whole chain of enrolments and what it amounts to, verified here too."""
@@ -78,6 +84,12 @@ class KeyholderClient:
     async def close(self) -> None:
         """End the socket; keyholder ends with it."""
         self._writer.close()
+
+
+def _take_note(exchange: asyncio.Future[bytes]) -> None:
+    """Look at the outcome of an exchange that its asker may have given up: asyncio would complain otherwise."""
+    if not exchange.cancelled():
+        exchange.exception()
 
 
 class _Watching(asyncio.StreamReaderProtocol):

@@ -19,10 +19,12 @@ from unlatch.bootstrap.approval.receipt import MEDIA_TYPE
 from unlatch.errors import BusyError, RefusedError
 from unlatch.gate import asgi
 from unlatch.gate.asgi import Reply
-from unlatch.gate.docket import Asked, Docket, Row
+from unlatch.gate.docket import Docket
 from unlatch.gate.keyholder_client import KeyholderClient
 from unlatch.gate.limits import SOURCE_RATE, WORKLOAD_RATE, Buckets
 from unlatch.gate.protocol import MAX_BODY_BYTES, Route, StatusError, read_recovery, route
+from unlatch.gate.question import Row
+from unlatch.gate.request import Asked
 from unlatch.gate.roster import Roster, Workload
 from unlatch.gate.state import State
 

@@ -58,10 +58,11 @@ class Office:
         Raises:
             KeyholderRefusal: it does not hold.
         """
-        answer = await self._keyholder.ask(
-            "enrol", enrolment=base64url.encode(enrolment), signature=signature
-        )
-        await self._take_over()
+        async with self._docket.lock:
+            answer = await self._keyholder.ask(
+                "enrol", enrolment=base64url.encode(enrolment), signature=signature
+            )
+            await self._take_over()
         return answer
 
     async def _take_over(self) -> None:

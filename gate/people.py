@@ -18,9 +18,10 @@ from unlatch.bootstrap.approval import base64url, strict_json
 from unlatch.errors import RefusedError, UnavailableError, UnlatchError
 from unlatch.gate import page, wire
 from unlatch.gate.database import Ledger
-from unlatch.gate.docket import Docket, Row, UnknownRequestError
+from unlatch.gate.docket import Docket, UnknownRequestError
 from unlatch.gate.limits import SOURCE_RATE, Buckets
 from unlatch.gate.office import Office
+from unlatch.gate.question import Row
 from unlatch.gate.roster import Roster
 from unlatch.gate.sessions import SessionError, Sessions
 from unlatch.gate.state import OPEN, StateError

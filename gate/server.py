@@ -107,11 +107,12 @@ class _Decider:
         try:
             await migrate(engine)
             await ledger.load()
-            docket = Docket(ledger, keyholder, now=time.time, monotonic=time.monotonic)
+            docket = Docket(ledger, keyholder, now=time.time, monotonic=time.monotonic, tell=log)
             app = Machines(docket, keyholder, people=self._people_origin, monotonic=time.monotonic)
             office = Office(ledger, keyholder, docket, learn=app.learn)
             await office.start()
             await docket.checkpoint()  # refuses a database older than the last signed checkpoint
+            await docket.resume()
             sessions = Sessions(
                 ledger, secret=secrets.token_bytes(32), now=time.time, random_bytes=secrets.token_bytes
             )

@@ -61,7 +61,7 @@ class PublicKey:
         if len(fields) < 2 or "\n" in line.strip():
             raise SignatureError("not an SSH public key")
         try:
-            key = cls(base64.b64decode(fields[1], validate=True))
+            key = cls(base64.b64decode(fields[1].encode(), validate=True))
         except binascii.Error as error:
             raise SignatureError("not an SSH public key") from error
         if key.kind != fields[0].encode():
@@ -161,7 +161,8 @@ def _verify(key: PublicKey, signature: bytes, data: bytes) -> Signature:
             + hashlib.sha256(data).digest()
         )
     reader.end()
-    if kind != key.kind and not (key.kind == b"ssh-rsa" and kind in _RSA):
+    # An ssh-rsa key signs as rsa-sha2-*: the type ssh-rsa itself means SHA-1 (RFC 8332 section 3).
+    if kind not in _RSA if key.kind == b"ssh-rsa" else kind != key.kind:
         raise SignatureError("an SSH signature of another type than its key")
     try:
         _verify_raw(_load(key), kind, raw, data)
@@ -209,7 +210,10 @@ def _load(key: PublicKey) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKe
             curve = ec.SECP256R1() if kind == _SK_ECDSA else _CURVES[kind][0]
             if reader.string() != kind.split(b"@")[0].rpartition(b"-")[2]:
                 raise SignatureError("an SSH key of another curve than it says")
-            point = ec.EllipticCurvePublicKey.from_encoded_point(curve, reader.string())
+            encoded = reader.string()
+            if encoded[:1] != b"\x04":  # a compressed point would give one key two names
+                raise SignatureError("not an SSH public key")
+            point = ec.EllipticCurvePublicKey.from_encoded_point(curve, encoded)
             _end_of_key(reader, kind)
             return point
     except (ValueError, UnsupportedAlgorithm) as error:
