@@ -16,9 +16,10 @@ use unlatch_protocol::message::operation;
 
 use crate::load::Loader;
 use crate::log;
+use crate::peer::Rights;
 use crate::vault::Vault;
 use crate::wire::{self, Received};
-use crate::worker::{Pool, Rights};
+use crate::worker::Pool;
 
 /// How often halves change.
 const RESHARE: Duration = Duration::from_secs(5);
@@ -77,12 +78,13 @@ impl Control {
                 Ok(()) => return Ok(()),
                 Err(fault) => Err(fault),
             },
-            operation::CONFIGURE => self.configure(datagram.payload),
             operation::WORKER => self.worker(datagram.payload, descriptors),
-            operation::CSR => self.csr(datagram.payload),
             operation::STATUS => Ok(self.status()),
             operation::DROP => Ok(self.forget()),
-            _ => Err(malformed("unknown operation")),
+            _ => decide(&self.vault, &datagram).map(|done| {
+                log::event(done.event, done.facts);
+                done.reply
+            }),
         };
         match result {
             Ok(reply) => reply_with(&self.socket, operation, id, &reply),
@@ -112,41 +114,8 @@ impl Control {
         }
     }
 
-    fn configure(&self, payload: &[u8]) -> Result<Value, Fault> {
-        let configuration: Configuration = parse(payload)?;
-        let (certificates, routes) = (configuration.certificates.len(), configuration.inject.len());
-        let configured = self.vault.configure(configuration)?;
-        log::event(
-            "configure",
-            json!({"certificates": certificates, "inject": routes}),
-        );
-        Ok(json!(configured))
-    }
-
     fn worker(&self, payload: &[u8], descriptors: Vec<OwnedFd>) -> Result<Value, Fault> {
-        let rights = match parse(payload)? {
-            Worker::Edge { node, keys, rate } => {
-                if !(1..=MAX_NODE_BYTES).contains(&node.len()) || rate == 0 {
-                    return Err(malformed(
-                        "an edge needs a node of 1 to 255 bytes and a rate of at least 1",
-                    ));
-                }
-                let unknown = self
-                    .vault
-                    .unknown_keys(keys.as_deref().unwrap_or_default())?;
-                if !unknown.is_empty() {
-                    return Err(Fault::new(
-                        FaultKind::Key,
-                        format!("no private keys have the numbers {unknown:?}"),
-                    ));
-                }
-                Rights::Edge { node, keys, rate }
-            }
-            Worker::Egress {} => {
-                self.vault.unknown_keys(&[])?;
-                Rights::Egress
-            }
-        };
+        let rights = rights(&self.vault, payload)?;
         let socket = one_socket(descriptors, SocketType::SEQPACKET)?;
         if self.pool.serve(socket, rights) {
             Ok(json!({}))
@@ -154,13 +123,6 @@ impl Control {
             Err(Fault::new(FaultKind::State, "every thread serves a socket")
                 .hint("close the sockets of ended workers"))
         }
-    }
-
-    fn csr(&self, payload: &[u8]) -> Result<Value, Fault> {
-        let request: CsrRequest = parse(payload)?;
-        let pem = self.vault.request_certificate(&request.key)?;
-        log::event("csr", json!({"key": request.key}));
-        Ok(json!({"pem": pem}))
     }
 
     fn status(&self) -> Value {
@@ -181,6 +143,66 @@ impl Control {
 
     fn refuse(&self, operation: u8, id: u32, fault: &Fault) -> io::Result<()> {
         refuse(&self.socket, operation, id, fault)
+    }
+}
+
+/// What was done, for the supervisor and for the log.
+pub(crate) struct Done {
+    pub(crate) reply: Value,
+    event: &'static str,
+    facts: Value,
+}
+
+/// Answer what needs the vault alone.
+pub(crate) fn decide(vault: &Vault, datagram: &Datagram<'_>) -> Result<Done, Fault> {
+    match datagram.operation {
+        operation::CONFIGURE => configure(vault, datagram.payload),
+        operation::CSR => csr(vault, datagram.payload),
+        _ => Err(malformed("unknown operation")),
+    }
+}
+
+fn configure(vault: &Vault, payload: &[u8]) -> Result<Done, Fault> {
+    let configuration: Configuration = parse(payload)?;
+    let (certificates, routes) = (configuration.certificates.len(), configuration.inject.len());
+    Ok(Done {
+        reply: json!(vault.configure(configuration)?),
+        event: "configure",
+        facts: json!({"certificates": certificates, "inject": routes}),
+    })
+}
+
+fn csr(vault: &Vault, payload: &[u8]) -> Result<Done, Fault> {
+    let request: CsrRequest = parse(payload)?;
+    Ok(Done {
+        reply: json!({"pem": vault.request_certificate(&request.key)?}),
+        event: "csr",
+        facts: json!({"key": request.key}),
+    })
+}
+
+/// What a worker request asks for, if the keys that it names are there.
+pub(crate) fn rights(vault: &Vault, payload: &[u8]) -> Result<Rights, Fault> {
+    match parse(payload)? {
+        Worker::Edge { node, keys, rate } => {
+            if !(1..=MAX_NODE_BYTES).contains(&node.len()) || rate == 0 {
+                return Err(malformed(
+                    "an edge needs a node of 1 to 255 bytes and a rate of at least 1",
+                ));
+            }
+            let unknown = vault.unknown_keys(keys.as_deref().unwrap_or_default())?;
+            if !unknown.is_empty() {
+                return Err(Fault::new(
+                    FaultKind::Key,
+                    format!("no private keys have the numbers {unknown:?}"),
+                ));
+            }
+            Ok(Rights::Edge { node, keys, rate })
+        }
+        Worker::Egress {} => {
+            vault.unknown_keys(&[])?;
+            Ok(Rights::Egress)
+        }
     }
 }
 

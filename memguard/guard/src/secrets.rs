@@ -79,7 +79,11 @@ impl Secrets {
         };
         drop(content_key);
         crate::store::wipe_stack();
-        let bundle = bundle.map_err(|error| does_not_open(&error))?;
+        Self::of(bundle.map_err(|error| does_not_open(&error))?)
+    }
+
+    /// From an opened bundle.
+    pub(crate) fn of(bundle: Bundle) -> Result<Self, Fault> {
         let is_raw = bundle.set.is_none();
         let all = bundle
             .secrets

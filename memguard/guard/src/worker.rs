@@ -7,12 +7,9 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use unlatch_locked::LockedBytes;
 use unlatch_protocol::datagram::MAX_WORKER_BYTES;
-use unlatch_protocol::message::operation;
-use unlatch_protocol::{Datagram, Refusal, Request};
 
-use crate::rate::Bucket;
+use crate::peer::{Peer, Rights};
 use crate::vault::Vault;
 use crate::wire::{self, Received};
 
@@ -22,17 +19,6 @@ pub(crate) const THREADS: usize = 36;
 pub(crate) const STACK_BYTES: usize = 512 * 1024;
 /// How long `close_all` waits for threads to let go.
 const CLOSING: Duration = Duration::from_secs(2);
-
-/// What a socket may ask for.
-pub(crate) enum Rights {
-    Edge {
-        node: String,
-        /// `None`: every key of the configuration in force.
-        keys: Option<Vec<u16>>,
-        rate: u32,
-    },
-    Egress,
-}
 
 struct Job {
     number: u64,
@@ -142,117 +128,21 @@ fn serve(vault: &Vault, job: &Job) {
     let mut buffer = vec![0; MAX_WORKER_BYTES + 1];
     let mut peer = Peer::new(vault, &job.rights);
     loop {
-        let received = match wire::receive(&job.socket, &mut buffer) {
-            Ok(Received::Bytes(length)) => buffer
-                .get(..length)
-                .filter(|bytes| bytes.len() <= MAX_WORKER_BYTES),
-            Ok(Received::Truncated) => None,
+        let reply = match wire::receive(&job.socket, &mut buffer) {
+            Ok(Received::Bytes(length)) => peer.respond(&buffer[..length]),
+            Ok(Received::Truncated) => peer.malformed(0),
             Ok(Received::End) | Err(_) => return,
         };
-        let datagram = received.and_then(|bytes| Datagram::decode(bytes).ok());
-        let request = datagram
-            .as_ref()
-            .and_then(|datagram| Request::decode(datagram).ok());
-        let (Some(datagram), Some(request)) = (datagram, request) else {
-            vault.count(Refusal::Malformed);
-            let id = datagram.map_or(0, |datagram| datagram.request_id);
-            let _ = wire::send(
-                &job.socket,
-                operation::REFUSED,
-                0,
-                id,
-                &[Refusal::Malformed.code()],
-            );
+        let payload = reply.answer.bytes();
+        let sent = wire::send(
+            &job.socket,
+            reply.operation,
+            reply.key,
+            reply.request_id,
+            payload,
+        );
+        if sent.is_err() || reply.is_last {
             return;
-        };
-        let sent = match peer.answer(&request) {
-            Ok(answer) => {
-                let operation = datagram.operation | operation::REPLY;
-                wire::send(
-                    &job.socket,
-                    operation,
-                    datagram.key,
-                    datagram.request_id,
-                    answer.bytes(),
-                )
-            }
-            Err(refusal) => {
-                vault.count(refusal);
-                wire::send(
-                    &job.socket,
-                    operation::REFUSED,
-                    datagram.key,
-                    datagram.request_id,
-                    &[refusal.code()],
-                )
-            }
-        };
-        if sent.is_err() {
-            return;
-        }
-    }
-}
-
-/// One socket's rights and what they were used for.
-struct Peer<'a> {
-    vault: &'a Vault,
-    rights: &'a Rights,
-    bucket: Option<Bucket>,
-}
-
-enum Answer {
-    Public(Vec<u8>),
-    Secret(LockedBytes),
-}
-
-impl Answer {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Public(bytes) => bytes,
-            Self::Secret(bytes) => bytes.expose(),
-        }
-    }
-}
-
-impl<'a> Peer<'a> {
-    fn new(vault: &'a Vault, rights: &'a Rights) -> Self {
-        let bucket = match rights {
-            Rights::Edge { rate, .. } => Some(Bucket::new(*rate, vault.elapsed())),
-            Rights::Egress => None,
-        };
-        Self {
-            vault,
-            rights,
-            bucket,
-        }
-    }
-
-    fn answer(&mut self, request: &Request<'_>) -> Result<Answer, Refusal> {
-        match (request, self.rights) {
-            (
-                Request::Sign {
-                    key,
-                    scheme,
-                    message,
-                },
-                Rights::Edge { keys, .. },
-            ) => {
-                if keys.as_ref().is_some_and(|keys| !keys.contains(key)) {
-                    return Err(Refusal::NotForThisSocket);
-                }
-                let now = self.vault.elapsed();
-                if !self.bucket.as_mut().is_some_and(|bucket| bucket.take(now)) {
-                    return Err(Refusal::TooMany);
-                }
-                self.vault.sign(*key, *scheme, message).map(Answer::Public)
-            }
-            (Request::TicketKeys, Rights::Edge { node, .. }) => {
-                self.vault.ticket_keys(node).map(Answer::Secret)
-            }
-            (Request::Token(request), Rights::Egress) => {
-                self.vault.token(request).map(Answer::Secret)
-            }
-            _ => Err(Refusal::NotForThisSocket),
         }
     }
 }

@@ -1,0 +1,134 @@
+//! One worker's socket without the socket: a datagram in, a reply out, within the socket's rights.
+
+use unlatch_locked::LockedBytes;
+use unlatch_protocol::datagram::MAX_WORKER_BYTES;
+use unlatch_protocol::message::operation;
+use unlatch_protocol::{Datagram, Refusal, Request};
+
+use crate::rate::Bucket;
+use crate::vault::Vault;
+
+/// What a socket may ask for.
+pub(crate) enum Rights {
+    Edge {
+        node: String,
+        /// `None`: every key of the configuration in force.
+        keys: Option<Vec<u16>>,
+        rate: u32,
+    },
+    Egress,
+}
+
+/// One socket's rights and what they were used for.
+pub(crate) struct Peer<'a> {
+    vault: &'a Vault,
+    rights: &'a Rights,
+    bucket: Option<Bucket>,
+}
+
+/// What goes back.
+pub(crate) struct Reply {
+    pub(crate) operation: u8,
+    pub(crate) key: u16,
+    pub(crate) request_id: u32,
+    pub(crate) answer: Answer,
+    /// The socket is closed behind it.
+    pub(crate) is_last: bool,
+}
+
+/// A payload, wiped when it is a secret.
+pub(crate) enum Answer {
+    Public(Vec<u8>),
+    Secret(LockedBytes),
+}
+
+impl Answer {
+    /// The reply's payload.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Public(bytes) => bytes,
+            Self::Secret(bytes) => bytes.expose(),
+        }
+    }
+}
+
+impl<'a> Peer<'a> {
+    pub(crate) fn new(vault: &'a Vault, rights: &'a Rights) -> Self {
+        let bucket = match rights {
+            Rights::Edge { rate, .. } => Some(Bucket::new(*rate, vault.elapsed())),
+            Rights::Egress => None,
+        };
+        Self {
+            vault,
+            rights,
+            bucket,
+        }
+    }
+
+    /// Answer one datagram.
+    pub(crate) fn respond(&mut self, bytes: &[u8]) -> Reply {
+        let datagram = Datagram::decode(bytes).ok();
+        let request = datagram
+            .as_ref()
+            .filter(|_| bytes.len() <= MAX_WORKER_BYTES)
+            .and_then(|datagram| Request::decode(datagram).ok());
+        let (Some(datagram), Some(request)) = (datagram, request) else {
+            return self.malformed(datagram.map_or(0, |datagram| datagram.request_id));
+        };
+        match self.answer(&request) {
+            Ok(answer) => Reply {
+                operation: datagram.operation | operation::REPLY,
+                key: datagram.key,
+                request_id: datagram.request_id,
+                answer,
+                is_last: false,
+            },
+            Err(refusal) => self.refuse(refusal, datagram.key, datagram.request_id),
+        }
+    }
+
+    /// To bytes that are no message: the socket is closed.
+    pub(crate) fn malformed(&self, request_id: u32) -> Reply {
+        self.refuse(Refusal::Malformed, 0, request_id)
+    }
+
+    fn refuse(&self, refusal: Refusal, key: u16, request_id: u32) -> Reply {
+        self.vault.count(refusal);
+        Reply {
+            operation: operation::REFUSED,
+            key,
+            request_id,
+            answer: Answer::Public(vec![refusal.code()]),
+            is_last: refusal == Refusal::Malformed,
+        }
+    }
+
+    fn answer(&mut self, request: &Request<'_>) -> Result<Answer, Refusal> {
+        match (request, self.rights) {
+            (
+                Request::Sign {
+                    key,
+                    scheme,
+                    message,
+                },
+                Rights::Edge { keys, .. },
+            ) => {
+                if keys.as_ref().is_some_and(|keys| !keys.contains(key)) {
+                    return Err(Refusal::NotForThisSocket);
+                }
+                let now = self.vault.elapsed();
+                if !self.bucket.as_mut().is_some_and(|bucket| bucket.take(now)) {
+                    return Err(Refusal::TooMany);
+                }
+                self.vault.sign(*key, *scheme, message).map(Answer::Public)
+            }
+            (Request::TicketKeys, Rights::Edge { node, .. }) => {
+                self.vault.ticket_keys(node).map(Answer::Secret)
+            }
+            (Request::Token(request), Rights::Egress) => {
+                self.vault.token(request).map(Answer::Secret)
+            }
+            _ => Err(Refusal::NotForThisSocket),
+        }
+    }
+}
