@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use crate::download::TAILROOM;
+
 /// Largest read of ciphertext.
 pub(crate) const SEALED_READ: usize = 64 * 1024;
 /// Largest read of a response's body: below 64 KiB a gigabyte costs twice the time, above 128 KiB nothing is gained.
@@ -28,7 +30,7 @@ thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; PARTIAL + SEALED_READ].into());
     static SEALED_OUT: RefCell<Box<[u8]>> = RefCell::new(vec![0; SEALED].into());
     static UPSTREAM: RefCell<Upstream> = RefCell::new(Upstream {
-        bytes: vec![0; HEADROOM + BODY_READ].into(),
+        bytes: vec![0; HEADROOM + BODY_READ + TAILROOM].into(),
         head: Vec::with_capacity(4096),
     });
 }

@@ -91,7 +91,7 @@ impl Builder {
 pub(crate) struct Control {
     pub(crate) socket: OwnedFd,
     pub(crate) terminate: OwnedFd,
-    /// Rung by each worker that ends.
+    /// Rung once by each worker that ends.
     pub(crate) ended: Arc<OwnedFd>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) builder: Builder,
@@ -102,7 +102,8 @@ impl Control {
     pub(crate) fn run(mut self, workers: Vec<JoinHandle<()>>) -> std::io::Result<()> {
         self.tell(&json!({"event": "ready"}));
         let mut is_orphan = false;
-        while !workers.iter().all(JoinHandle::is_finished) {
+        let mut ended = 0;
+        while ended < workers.len() as u64 {
             // A closed socket stays readable: it is not looked at again.
             let first = if is_orphan {
                 self.terminate.as_fd()
@@ -112,12 +113,7 @@ impl Control {
             let [has_order, has_signal, has_end] =
                 sys::wait_readable([first, self.terminate.as_fd(), self.ended.as_fd()])?;
             if has_end {
-                sys::silence(self.ended.as_fd());
-                // The bell rings just before the thread ends.
-                std::thread::yield_now();
-                if !workers.iter().all(JoinHandle::is_finished) {
-                    sys::ring(self.ended.as_fd());
-                }
+                ended += sys::silence(self.ended.as_fd());
             }
             if has_signal {
                 let mut signal = [0; 128];
@@ -131,6 +127,11 @@ impl Control {
             if has_order && !is_orphan {
                 is_orphan = self.take_order()?;
             }
+        }
+        for worker in workers {
+            worker
+                .join()
+                .map_err(|_| std::io::Error::other("a worker panicked"))?;
         }
         self.tell(&json!({"event": "drained"}));
         Ok(())

@@ -8,6 +8,11 @@ use crate::http::chunked::Chunked;
 use crate::http::response::{BadResponse, Outbound, Response};
 use crate::http::{Framing, storage};
 
+/// Bytes behind `filled` that [`Download::feed`] may use.
+pub(crate) const TAILROOM: usize = CHUNK_END.len();
+const CHUNK_END: &[u8] = b"\r\n";
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// What is left of a response.
 pub(crate) struct Download {
     phase: Phase,
@@ -37,7 +42,10 @@ enum Phase {
     Head,
     Length(u64),
     Chunked(Chunked),
-    UntilClose,
+    /// Until the upstream closes. `is_coded`: the client gets chunks, so that it can tell the end from a breakdown.
+    UntilClose {
+        is_coded: bool,
+    },
     Done,
 }
 
@@ -94,23 +102,23 @@ impl Download {
         }
     }
 
-    /// The upstream closed its side.
+    /// The upstream closed its side. Gives what the client gets for it.
     ///
     /// # Errors
     /// The response is not complete.
-    pub(crate) fn end(&mut self) -> Result<(), BadResponse> {
+    pub(crate) fn end(&mut self) -> Result<&'static [u8], BadResponse> {
         match self.phase {
-            Phase::UntilClose => {
+            Phase::UntilClose { is_coded } => {
                 self.phase = Phase::Done;
-                Ok(())
+                Ok(if is_coded { LAST_CHUNK } else { b"" })
             }
-            Phase::Done => Ok(()),
+            Phase::Done => Ok(b""),
             _ => Err(BadResponse("connection closed early")),
         }
     }
 
-    /// Take `filled` of `buffer`: received bytes, behind what was carried. Gives the range to send on; before it may
-    /// stand a head that was written in front of the body. `scratch` is used for that head.
+    /// Take `filled` of `buffer`: received bytes, behind what was carried. Gives the range to send on, which may begin
+    /// before `filled` with a head and end behind it with the end of a chunk. `scratch` is used for that head.
     ///
     /// # Errors
     /// The upstream does not speak HTTP/1.1 as this proxy reads it.
@@ -120,26 +128,28 @@ impl Download {
         filled: Range<usize>,
         scratch: &mut Vec<u8>,
     ) -> Result<Range<usize>, BadResponse> {
-        if !matches!(self.phase, Phase::Head) {
-            let length = self.take_body(buffer.get_mut(filled.clone()).unwrap_or_default())?;
-            return Ok(filled.start..filled.start + length);
-        }
         scratch.clear();
-        let body = self.take_heads(buffer, filled.clone(), scratch)?;
-        let length = if self.has_begun() {
+        let mut body = filled.start;
+        if matches!(self.phase, Phase::Head) {
+            body = self.take_heads(buffer, filled.clone(), scratch)?;
+            if !self.has_begun() {
+                self.carry = buffer.get(body..filled.end).unwrap_or_default().to_vec();
+                return write_before(buffer, scratch, body..body);
+            }
             self.carry = Vec::new();
-            self.take_body(buffer.get_mut(body..filled.end).unwrap_or_default())?
-        } else {
-            self.carry = buffer.get(body..filled.end).unwrap_or_default().to_vec();
-            0
-        };
-        let start = body
-            .checked_sub(scratch.len())
-            .ok_or(BadResponse("head grew too long"))?;
-        if let Some(place) = buffer.get_mut(start..body) {
-            place.copy_from_slice(scratch);
         }
-        Ok(start..body + length)
+        let length = self.take_body(buffer.get_mut(body..filled.end).unwrap_or_default())?;
+        let is_coded = matches!(self.phase, Phase::UntilClose { is_coded: true });
+        if is_coded && length > 0 {
+            scratch.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+            let end = body + length;
+            buffer
+                .get_mut(end..end + TAILROOM)
+                .ok_or(BadResponse("no room behind a chunk"))?
+                .copy_from_slice(CHUNK_END);
+            return write_before(buffer, scratch, body..end + TAILROOM);
+        }
+        write_before(buffer, scratch, body..body + length)
     }
 
     /// Read interim heads and the final one; write what the client gets to `scratch`. Gives where they end.
@@ -180,21 +190,20 @@ impl Download {
     fn begin(&mut self, response: &Response<'_, '_>, scratch: &mut Vec<u8>) {
         self.status = response.status;
         self.is_reusable = response.keep_alive;
-        self.close |= match response.framing {
-            Framing::UntilClose => true,
-            Framing::Chunked => self.is_http10,
-            _ => false,
-        };
+        let is_coded = response.framing == Framing::UntilClose && !self.is_http10;
+        self.close |=
+            self.is_http10 && matches!(response.framing, Framing::UntilClose | Framing::Chunked);
         self.phase = match response.framing {
             Framing::Empty => Phase::Done,
             Framing::Length(length) => Phase::Length(length),
             Framing::Chunked => Phase::Chunked(Chunked::default()),
-            Framing::UntilClose => Phase::UntilClose,
+            Framing::UntilClose => Phase::UntilClose { is_coded },
         };
         response.write(
             Outbound {
                 close: self.close,
                 is_http10: self.is_http10,
+                is_coded,
                 echo: self.echo(),
             },
             scratch,
@@ -212,7 +221,7 @@ impl Download {
     fn take_body(&mut self, body: &mut [u8]) -> Result<usize, BadResponse> {
         let used = match &mut self.phase {
             Phase::Head => 0,
-            Phase::UntilClose => return Ok(body.len()),
+            Phase::UntilClose { .. } => return Ok(body.len()),
             Phase::Done => 0,
             Phase::Length(left) => {
                 let length = usize::try_from(*left).unwrap_or(usize::MAX).min(body.len());
@@ -245,158 +254,19 @@ impl Download {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ROOM: usize = 256;
-
-    /// Feed the pieces one after the other; gives what the client sees.
-    fn run(download: &mut Download, pieces: &[&str]) -> Result<String, BadResponse> {
-        let mut seen = Vec::new();
-        for piece in pieces {
-            let received = [&download.carry[..], piece.as_bytes()].concat();
-            let mut buffer = vec![b'-'; ROOM];
-            buffer.extend_from_slice(&received);
-            let sent = download.feed(&mut buffer, ROOM..ROOM + received.len(), &mut Vec::new())?;
-            seen.extend_from_slice(&buffer[sent]);
-        }
-        Ok(String::from_utf8(seen).unwrap())
+/// Put `front` right before `range`; gives both together.
+fn write_before(
+    buffer: &mut [u8],
+    front: &[u8],
+    range: Range<usize>,
+) -> Result<Range<usize>, BadResponse> {
+    let start = range.start.checked_sub(front.len());
+    let start = start.ok_or(BadResponse("head grew too long"))?;
+    if let Some(place) = buffer.get_mut(start..range.start) {
+        place.copy_from_slice(front);
     }
-
-    #[test]
-    fn body_of_known_length_is_passed_on_wherever_it_is_cut() {
-        let whole = "HTTP/1.1 200 OK\r\nConnection: x\r\nContent-Length: 5\r\n\r\nhello";
-        for cut in 1..whole.len() {
-            let mut download = Download::new(false, false, false);
-            let seen = run(&mut download, &[&whole[..cut], &whole[cut..]]).unwrap();
-
-            assert_eq!(
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", seen,
-                "cut at {cut}"
-            );
-            assert!(download.is_reusable() && !download.close);
-        }
-    }
-
-    #[test]
-    fn chunked_body_goes_on_as_it_came_or_decoded_for_old_clients() {
-        let whole =
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
-        for cut in 1..whole.len() {
-            let mut download = Download::new(false, false, false);
-            assert_eq!(
-                whole,
-                run(&mut download, &[&whole[..cut], &whole[cut..]]).unwrap(),
-                "cut at {cut}"
-            );
-            assert!(download.is_reusable() && !download.close);
-
-            let mut old = Download::new(false, true, false);
-            let seen = run(&mut old, &[&whole[..cut], &whole[cut..]]).unwrap();
-            assert_eq!(
-                "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcde", seen,
-                "cut at {cut}"
-            );
-            assert!(old.close);
-        }
-    }
-
-    #[test]
-    fn end_by_close_closes_the_client_too() {
-        let mut download = Download::new(false, false, false);
-        let seen = run(&mut download, &["HTTP/1.1 200 OK\r\n\r\nab", "cd"]).unwrap();
-        assert!(!download.is_done());
-        download.end().unwrap();
-
-        assert_eq!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcd", seen);
-        assert!(download.is_done() && !download.is_reusable());
-    }
-
-    #[test]
-    fn interim_responses_come_before_the_final_one() {
-        let mut download = Download::new(false, false, false);
-        let seen = run(
-            &mut download,
-            &[
-                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
-                "HTTP/1.1 204 No Content\r\n\r\n",
-            ],
-        );
-
-        assert_eq!(
-            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
-            seen.unwrap()
-        );
-        assert_eq!(204, download.status);
-    }
-
-    #[test]
-    fn answer_to_head_has_no_body() {
-        let mut download = Download::new(true, false, false);
-        run(
-            &mut download,
-            &["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"],
-        )
-        .unwrap();
-
-        assert!(download.is_reusable());
-    }
-
-    #[test]
-    fn surplus_bytes_spoil_the_connection_and_stay_out() {
-        let mut download = Download::new(false, false, false);
-        let seen = run(
-            &mut download,
-            &["HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\n"],
-        )
-        .unwrap();
-
-        assert!(seen.ends_with("\r\n\r\na"));
-        assert!(download.is_done() && !download.is_reusable());
-    }
-
-    #[test]
-    fn injected_token_does_not_come_back_in_any_head() {
-        let echo = Echo {
-            field: "Authorization".to_owned(),
-            token: LockedBytes::copy_from(b"tok-1").unwrap(),
-        };
-        let mut download = Download::new(false, false, false).without_echo(echo);
-        let seen = run(
-            &mut download,
-            &[
-                "HTTP/1.1 103 Hints\r\nLink: tok-1\r\n\r\n",
-                "HTTP/1.1 204 No\r\nX: Bearer tok-1\r\nAuthorization: y\r\nZ: z\r\n\r\n",
-            ],
-        );
-
-        assert_eq!(
-            "HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 204 No\r\nZ: z\r\n\r\n",
-            seen.unwrap()
-        );
-        assert!(download.echo.is_none());
-    }
-
-    #[test]
-    fn unfinished_and_wrong_responses_are_errors() {
-        let mut download = Download::new(false, false, false);
-        run(
-            &mut download,
-            &["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"],
-        )
-        .unwrap();
-        assert!(download.end().is_err());
-
-        for wrong in [
-            "SSH-2.0-x\r\n\r\n",
-            "HTTP/1.1 101 Switching\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n",
-        ] {
-            assert!(
-                run(&mut Download::new(false, false, false), &[wrong]).is_err(),
-                "{wrong}"
-            );
-        }
-    }
+    Ok(start..range.end)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,11 @@ pub(crate) trait Downstream {
     /// It sends nothing more.
     fn has_ended(&self) -> bool;
     /// Nothing waits to be sent to it.
-    fn is_flushed(&self) -> bool;
+    fn is_flushed(&self) -> bool {
+        self.unsent() == 0
+    }
+    /// How many bytes wait to be sent to it.
+    fn unsent(&self) -> usize;
     /// Read once.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
     /// Send what waits.
@@ -39,8 +43,8 @@ impl Downstream for Client {
         self.has_ended()
     }
 
-    fn is_flushed(&self) -> bool {
-        self.is_flushed()
+    fn unsent(&self) -> usize {
+        self.unsent()
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
@@ -86,8 +90,8 @@ impl Downstream for EdgeLink {
         self.ended
     }
 
-    fn is_flushed(&self) -> bool {
-        self.outbox.is_empty()
+    fn unsent(&self) -> usize {
+        self.outbox.len() - self.sent
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {

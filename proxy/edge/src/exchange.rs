@@ -11,6 +11,7 @@ use crate::counters::Count;
 use crate::dial;
 use crate::download::Download;
 use crate::downstream::Client;
+use crate::http::Framing;
 use crate::live::{EdgeLive, Route};
 use crate::plan::{Asker, Plan, Refused, Spans, plan};
 use crate::pool::Conn;
@@ -124,13 +125,17 @@ async fn carry_out(session: &mut Session, plan: Plan, view: &Rc<View>, live: &Ed
     };
     let mut is_second_try = false;
     let mut upload = Upload::new(plan.outgoing, plan.framing);
+    let failing = Failing {
+        to_head: plan.to_head,
+        keeps_connection: plan.framing == Framing::Empty && !plan.close,
+    };
     if upload.take(&mut session.client.inbox).is_err() {
-        return fail(session, Failure::BadBody, &path, plan.to_head).await;
+        return fail(session, Failure::BadBody, &path, failing).await;
     }
     loop {
         let conn = match path.connect(session, is_second_try).await {
             Ok(conn) => conn,
-            Err(failure) => return fail(session, failure, &path, plan.to_head).await,
+            Err(failure) => return fail(session, failure, &path, failing).await,
         };
         let mut transfer = Transfer {
             client: &mut session.client,
@@ -164,7 +169,7 @@ async fn carry_out(session: &mut Session, plan: Plan, view: &Rc<View>, live: &Ed
                     ..aborted(path.name(), transfer.download.status, failure.reason())
                 };
             }
-            Err(failure) => return fail(session, failure, &path, plan.to_head).await,
+            Err(failure) => return fail(session, failure, &path, failing).await,
         }
     }
 }
@@ -254,8 +259,21 @@ impl Path<'_> {
     }
 }
 
+/// What a failure's answer depends on.
+#[derive(Clone, Copy)]
+struct Failing {
+    to_head: bool,
+    /// The request had no body: the next one can be told from it.
+    keeps_connection: bool,
+}
+
 /// No response, or none that can be passed on; the client has got nothing yet.
-async fn fail(session: &mut Session, failure: Failure, path: &Path<'_>, to_head: bool) -> Outcome {
+async fn fail(
+    session: &mut Session,
+    failure: Failure,
+    path: &Path<'_>,
+    failing: Failing,
+) -> Outcome {
     count_failure(session.worker, failure, path.route);
     let Some(status) = failure.status() else {
         return aborted(path.name(), 499, failure.reason());
@@ -264,8 +282,8 @@ async fn fail(session: &mut Session, failure: Failure, path: &Path<'_>, to_head:
     let refused = Refused {
         status,
         reason: failure.reason(),
-        keeps_connection: false,
-        to_head,
+        keeps_connection: failing.keeps_connection,
+        to_head: failing.to_head,
     };
     let outcome = refuse(session, refused, patience).await;
     Outcome {

@@ -1,8 +1,8 @@
 //! Asking guard: one socket per worker, one datagram there, one back, a bounded wait.
 //!
 //! The wait blocks the worker: a signature takes guard microseconds, and its result feeds the handshake's transcript.
-//! A guard that does not answer is not asked again for a moment, so that it cannot hold up connections that need
-//! nothing of it.
+//! A guard that does not answer is not asked again for a moment, and then only shortly, so that it cannot hold up
+//! connections that need nothing of it.
 
 use std::fmt;
 use std::io;
@@ -20,6 +20,8 @@ use crate::worker;
 
 /// How long one answer may take.
 const WAIT: Duration = Duration::from_secs(2);
+/// How long one may take that follows on a late one.
+const SHORT_WAIT: Duration = Duration::from_millis(100);
 /// How long a guard that was late is left alone.
 const PAUSE_MS: u64 = 1000;
 
@@ -46,20 +48,14 @@ struct Link {
     next_id: u32,
     /// Milliseconds of the coarse clock until which guard is not asked.
     paused_until: u64,
+    /// The last answer did not come in time.
+    is_late: bool,
 }
 
 impl Guard {
     /// One socket for each worker; none where guard is not there yet.
     pub(crate) fn new(workers: usize, sockets: Vec<OwnedFd>) -> io::Result<Self> {
-        let links = (0..workers)
-            .map(|_| {
-                Mutex::new(Link {
-                    socket: None,
-                    next_id: 0,
-                    paused_until: 0,
-                })
-            })
-            .collect();
+        let links = (0..workers).map(|_| Mutex::new(Link::new(None))).collect();
         let guard = Self { links };
         guard.replace(sockets)?;
         Ok(guard)
@@ -72,11 +68,7 @@ impl Guard {
             sys::set_time_limit(socket.as_fd(), WAIT)?;
         }
         for (link, socket) in self.links.iter().zip(sockets) {
-            *lock(link) = Link {
-                socket: Some(socket),
-                next_id: 0,
-                paused_until: 0,
-            };
+            *lock(link) = Link::new(Some(socket));
         }
         Ok(())
     }
@@ -169,7 +161,8 @@ impl Guard {
         let answer = link.round_trip(&head, rest, id, room);
         match answer {
             Err(GuardError::Gone | GuardError::Confused) => link.socket = None,
-            Err(GuardError::Late) => link.paused_until = sys::coarse_ms() + PAUSE_MS,
+            Err(GuardError::Late) => link.note_late(true),
+            _ if link.is_late => link.note_late(false),
             _ => {}
         }
         answer
@@ -177,6 +170,27 @@ impl Guard {
 }
 
 impl Link {
+    fn new(socket: Option<OwnedFd>) -> Self {
+        Self {
+            socket,
+            next_id: 0,
+            paused_until: 0,
+            is_late: false,
+        }
+    }
+
+    fn note_late(&mut self, is_late: bool) {
+        self.is_late = is_late;
+        if is_late {
+            self.paused_until = sys::coarse_ms() + PAUSE_MS;
+        }
+        let wait = if is_late { SHORT_WAIT } else { WAIT };
+        if let Some(socket) = &self.socket {
+            // The limit before this one holds if it cannot be set.
+            let _ = sys::set_time_limit(socket.as_fd(), wait);
+        }
+    }
+
     fn round_trip(
         &self,
         head: &[u8],
@@ -234,6 +248,8 @@ impl fmt::Debug for Guard {
         f.write_str("Guard")
     }
 }
+
+impl std::error::Error for GuardError {}
 
 impl fmt::Display for GuardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

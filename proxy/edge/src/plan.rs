@@ -10,7 +10,7 @@ use crate::config::Limits;
 use crate::http::forward::Forward;
 use crate::http::request::Request;
 use crate::http::routes::strip_prefix;
-use crate::http::{Framing, storage};
+use crate::http::{Framing, Reject, storage};
 use crate::live::{EdgeLive, Route};
 
 /// Version of the preface to egress.
@@ -65,40 +65,22 @@ pub(crate) fn plan(
     spans: &mut Spans,
 ) -> Result<Plan, Refused> {
     let mut room = storage();
-    let request = Request::parse(head, &mut room, limits.headers).map_err(|reject| Refused {
-        status: reject.status(),
-        reason: reject.reason(),
-        keeps_connection: false,
-        to_head: false,
-    })?;
-    let span = |part: &str| {
-        let start = part.as_ptr() as usize - head.as_ptr() as usize;
-        start..start + part.len()
-    };
-    *spans = Spans {
-        method: span(request.method),
-        host: span(request.host),
-        path: span(request.path),
-    };
+    let request = Request::parse(head, &mut room, limits.headers)?;
+    *spans = Spans::of(&request, head);
     let refuse = |status, reason| Refused {
         status,
         reason,
         keeps_connection: request.keep_alive && request.framing == Framing::Empty,
         to_head: request.method == "HEAD",
     };
-    let matches = |route: &Route| {
-        route
-            .pattern
-            .matches(asker.listener, request.host, request.path)
-    };
-    let number = live
+    let (number, route) = live
         .routes
         .iter()
-        .position(matches)
-        .ok_or_else(|| refuse(404, "no route"))?;
-    let route = live
-        .routes
-        .get(number)
+        .enumerate()
+        .find(|(_, route)| {
+            let Request { host, path, .. } = request;
+            route.pattern.matches(asker.listener, host, path)
+        })
         .ok_or_else(|| refuse(404, "no route"))?;
     let outgoing = match &route.inject {
         None => plain(&request, route, asker),
@@ -115,6 +97,32 @@ pub(crate) fn plan(
         expects_continue: request.expects_continue,
         is_repeatable: request.is_repeatable(),
     })
+}
+
+impl Spans {
+    fn of(request: &Request<'_, '_>, head: &[u8]) -> Self {
+        // The parser copies nothing: every part lies within the head.
+        let span = |part: &str| {
+            let start = (part.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);
+            start..start.saturating_add(part.len())
+        };
+        Self {
+            method: span(request.method),
+            host: span(request.host),
+            path: span(request.path),
+        }
+    }
+}
+
+impl From<Reject> for Refused {
+    fn from(reject: Reject) -> Self {
+        Self {
+            status: reject.status(),
+            reason: reject.reason(),
+            keeps_connection: false,
+            to_head: false,
+        }
+    }
 }
 
 fn stripped<'p>(path: &'p str, route: &Route) -> &'p str {

@@ -114,6 +114,15 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// Rings when a worker ends, in whatever way.
+struct EndBell(Arc<OwnedFd>);
+
+impl Drop for EndBell {
+    fn drop(&mut self) {
+        sys::ring(self.0.as_fd());
+    }
+}
+
 fn open_log(config: &Config) -> io::Result<(LogSink, LogWriter)> {
     let file = match config.access_log {
         // A log that is switched off may be switched on by a reload.
@@ -135,13 +144,13 @@ fn start_workers(
         let sockets = numbers.map(sys::inherit).collect::<io::Result<Vec<_>>>()?;
         let (shared, ended, role) = (Arc::clone(shared), Arc::clone(ended), config.role);
         let body = move || {
+            let _bell = EndBell(ended);
             let result = match role {
                 Role::Edge => {
                     serve::run(shared, index, |worker| serve::accept_all(worker, sockets))
                 }
                 Role::Egress => serve::run(shared, index, egress::accept_all),
             };
-            sys::ring(ended.as_fd());
             if let Err(error) = result {
                 // A worker that cannot start leaves a process that cannot serve: the supervisor starts another.
                 eprintln!("unlatch-edge: worker {index}: {error}");

@@ -17,7 +17,7 @@ use crate::deadlines::Deadline;
 use crate::dial::before;
 use crate::downstream::Client;
 use crate::exchange::{self, After};
-use crate::http::request::find_end;
+use crate::http::head::{empty_lines, find_end};
 use crate::live::Listener;
 use crate::reply::reply;
 use crate::shared::{Live, RoleLive};
@@ -112,6 +112,8 @@ impl Session {
             };
             match after {
                 After::Next => {}
+                // Closing over what the client still sent would reset the connection under our answer.
+                After::Close if self.client.has_unread() => return self.linger().await,
                 After::Close => return self.close().await,
                 After::Linger => return self.linger().await,
                 After::Abort => return,
@@ -126,9 +128,9 @@ impl Session {
         let mut is_idle = true;
         self.deadline.set(timeouts.idle);
         loop {
-            while self.client.inbox.starts_with(b"\r\n") {
-                // RFC 9112 section 2.2: empty lines before a request are ignored.
-                self.client.inbox.drain(..2);
+            let skipped = empty_lines(&self.client.inbox);
+            if skipped > 0 {
+                self.client.inbox.drain(..skipped);
                 scanned = 0;
             }
             match find_end(&self.client.inbox, &mut scanned, limit) {

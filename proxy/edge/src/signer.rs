@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::sign::{Signer, SigningKey};
-use rustls::{Error, SignatureAlgorithm, SignatureScheme};
+use rustls::{Error, OtherError, SignatureAlgorithm, SignatureScheme};
 
 use crate::guard::Guard;
 
@@ -93,7 +93,7 @@ impl Signer for GuardSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         self.guard
             .sign(self.key, self.scheme.into(), message)
-            .map_err(|error| Error::General(error.to_string()))
+            .map_err(|error| Error::Other(OtherError(Arc::new(error))))
     }
 
     fn scheme(&self) -> SignatureScheme {

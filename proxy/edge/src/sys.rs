@@ -265,11 +265,12 @@ pub(crate) fn ring(bell: BorrowedFd<'_>) {
     unsafe { libc::write(bell.as_raw_fd(), (&raw const one).cast::<c_void>(), 8) };
 }
 
-/// Read the counter of a bell or a timer away.
-pub(crate) fn silence(fd: BorrowedFd<'_>) {
+/// Read the counter of a bell or a timer away: how often it rang.
+pub(crate) fn silence(fd: BorrowedFd<'_>) -> u64 {
     let mut count = 0_u64;
-    // SAFETY: eight bytes are written to `count`.
+    // SAFETY: eight bytes are written to `count`; it stays 0 if it did not ring.
     unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast::<c_void>(), 8) };
+    count
 }
 
 /// A descriptor that this thread's runtime watches for reading.

@@ -20,8 +20,9 @@ use crate::buffers::{self, SEALED_READ};
 
 /// What stays allocated for a connection that waits.
 const KEPT_OUTBOX: usize = 4 * 1024;
-/// Plaintext alert: fatal, internal_error. For a client that has not seen our hello yet.
+/// Plaintext alerts, fatal, for a client that has not seen our hello yet.
 const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
+const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
 /// The network, or TLS, failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub(crate) struct TlsStream<S: Side> {
     outbox: Vec<u8>,
     sent: usize,
     ended: bool,
+    /// The connection ended, but the peer did not say so in TLS: somebody may have cut it off.
+    was_cut: bool,
 }
 
 impl<S: Side> TlsStream<S> {
@@ -96,6 +99,7 @@ impl<S: Side> TlsStream<S> {
             outbox,
             sent: 0,
             ended: false,
+            was_cut: false,
         }
     }
 
@@ -118,6 +122,11 @@ impl<S: Side> TlsStream<S> {
         self.outbox.is_empty()
     }
 
+    /// How many bytes wait to be sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.outbox.len() - self.sent
+    }
+
     /// Read once. Afterwards the inbox may hold more, the outbox an answer of TLS, or the peer has ended.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         if self.ended {
@@ -134,6 +143,7 @@ impl<S: Side> TlsStream<S> {
             }
             let length = into.filled().len();
             if length == 0 {
+                self.was_cut = true;
                 self.ended = true;
                 return Poll::Ready(Ok(()));
             }
@@ -210,9 +220,16 @@ impl<S: Side> TlsStream<S> {
 
     /// Tell the peer why, as far as that goes without waiting.
     fn send_alert(&mut self, error: &Error, sealed: &mut [u8], mut written: usize) {
-        if matches!(error, Error::General(_)) && self.is_handshaking() {
-            // No signature came. What rustls had prepared is not sent, so the client still waits for our hello.
-            let _ = self.io.try_write(&INTERNAL_ERROR);
+        let early = match error {
+            // No signature came.
+            Error::Other(_) => Some(&INTERNAL_ERROR),
+            // No certificate suits what the client offers.
+            Error::General(_) => Some(&HANDSHAKE_FAILURE),
+            _ => None,
+        };
+        if let (Some(alert), true) = (early, self.is_handshaking()) {
+            // What rustls had prepared is not sent, so the client still waits for our hello.
+            let _ = self.io.try_write(alert);
             return;
         }
         while let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process(&mut []).state {
@@ -302,8 +319,8 @@ impl<S: Side> TlsStream<S> {
         })
     }
 
-    /// Decrypted bytes into the caller's buffer, as a socket would give them. The inbox gives up its memory when it is
-    /// read empty.
+    /// Decrypted bytes into the caller's buffer, as a socket would give them; an end that the peer did not announce is
+    /// an error (RFC 9112 section 9.8). The inbox gives up its memory when it is read empty.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -313,6 +330,9 @@ impl<S: Side> TlsStream<S> {
             if ready!(self.poll_fill(cx)).is_err() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
+        }
+        if self.inbox.is_empty() && self.was_cut {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         let length = self.inbox.len().min(into.remaining());
         into.put_slice(&self.inbox[..length]);
@@ -341,6 +361,11 @@ impl<S: Side> TlsStream<S> {
                 .map(|()| length)
                 .map_err(|_| failed()),
         )
+    }
+
+    /// Whether the peer sent more than was used. Costs no system call while nothing arrived.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.inbox.is_empty() || matches!(self.io.try_read(&mut [0]), Ok(1))
     }
 
     /// Whether an idle connection is of no use: the peer closed it, or sent what nobody asked for.

@@ -105,6 +105,7 @@ impl<D: Downstream> Transfer<'_, D> {
     /// Move both directions until the response is complete and sent.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
+            let waiting = self.waiting();
             let mut has_moved = !self.is_sent() && self.poll_upload(cx)?;
             if !self.client.is_flushed() {
                 if let Poll::Ready(flushed) = self.client.poll_flush(cx) {
@@ -121,15 +122,20 @@ impl<D: Downstream> Transfer<'_, D> {
             if self.client.is_flushed() && self.download.is_done() {
                 return Poll::Ready(Ok(()));
             }
-            if !has_moved {
-                return if self.deadline.has_passed() {
-                    Poll::Ready(Err(self.lateness()))
-                } else {
-                    Poll::Pending
-                };
+            if has_moved || self.waiting() != waiting {
+                self.deadline.set(self.patience());
+            } else if self.deadline.has_passed() {
+                return Poll::Ready(Err(self.lateness()));
             }
-            self.deadline.set(self.patience());
+            if !has_moved {
+                return Poll::Pending;
+            }
         }
+    }
+
+    /// Bytes that wait to leave in each direction: a slow peer that takes some of them is not late.
+    fn waiting(&self) -> (usize, usize) {
+        (self.upload.unsent(), self.client.unsent())
     }
 
     /// Everything has left for the upstream, or never will.
@@ -205,7 +211,7 @@ impl<D: Downstream> Transfer<'_, D> {
                 return Poll::Ready(if is_unanswered {
                     Err(Failure::UpstreamGone)
                 } else {
-                    Ok(self.download.end()?)
+                    self.finish()
                 });
             }
             upstream.bytes[HEADROOM..start].copy_from_slice(&self.download.carry);
@@ -218,6 +224,20 @@ impl<D: Downstream> Transfer<'_, D> {
         })
     }
 
+    /// The upstream closed its side.
+    fn finish(&mut self) -> Result<(), Failure> {
+        let rest = self.download.end()?;
+        self.send(rest)
+    }
+
+    fn send(&mut self, plain: &[u8]) -> Result<(), Failure> {
+        if !plain.is_empty() {
+            self.bytes += plain.len() as u64;
+            self.client.deliver(plain)?;
+        }
+        Ok(())
+    }
+
     fn pass_on(&mut self, upstream: &mut Upstream, end: usize) -> Result<(), Failure> {
         if !self.download.has_begun() {
             // The rest of a body that is not wanted any more cannot be told from a next request.
@@ -226,10 +246,6 @@ impl<D: Downstream> Transfer<'_, D> {
         let range = self
             .download
             .feed(&mut upstream.bytes, HEADROOM..end, &mut upstream.head)?;
-        if !range.is_empty() {
-            self.bytes += range.len() as u64;
-            self.client.deliver(&upstream.bytes[range])?;
-        }
-        Ok(())
+        self.send(&upstream.bytes[range])
     }
 }

@@ -56,7 +56,12 @@ impl Upload {
 
     /// Nothing waits for the upstream to take it.
     pub(crate) fn is_idle(&self) -> bool {
-        self.sent == self.pending.len()
+        self.unsent() == 0
+    }
+
+    /// How many bytes wait for the upstream to take them.
+    pub(crate) fn unsent(&self) -> usize {
+        self.pending.len() - self.sent
     }
 
     /// Send everything again. Only right for a request without a body.

@@ -22,7 +22,8 @@ use crate::dial::before;
 use crate::download::{Download, Echo};
 use crate::downstream::{Downstream, EdgeLink};
 use crate::http::forward::Forward;
-use crate::http::request::{Request, find_end};
+use crate::http::head::find_end;
+use crate::http::request::Request;
 use crate::http::{Framing, storage};
 use crate::pool::Conn;
 use crate::reply::reply;
@@ -229,22 +230,7 @@ impl Session {
         if send_head(&mut conn, &asked.head, route, &token).is_err() {
             return (Err(Failure::UpstreamGone), Some(token));
         }
-        let echo = Echo {
-            field: route.header.clone(),
-            token,
-        };
-        let mut transfer = Transfer {
-            client: &mut self.link,
-            deadline: &self.deadline,
-            conn,
-            upload: Upload::new(Vec::new(), asked.framing),
-            download: Download::new(asked.method == "HEAD", false, false).without_echo(echo),
-            worker: self.worker,
-            timeouts: view.live.timeouts,
-            continue_due: asked.expects_continue,
-            bytes: 0,
-        };
-        transfer.deadline.set(view.live.timeouts.response);
+        let mut transfer = self.transfer(asked, conn, token, view, route);
         let result = poll_fn(|cx| transfer.poll(cx)).await;
         let Transfer {
             conn,
@@ -264,6 +250,32 @@ impl Session {
             // Part of the response has gone: edge must see that it is not complete.
             Err(_) if bytes > 0 => (Err(Failure::ClientGone), None),
             Err(failure) => (Err(failure), download.into_echo().map(|echo| echo.token)),
+        }
+    }
+
+    fn transfer(
+        &mut self,
+        asked: &Asked,
+        conn: Conn,
+        token: LockedBytes,
+        view: &View,
+        route: &Route,
+    ) -> Transfer<'_, EdgeLink> {
+        let echo = Echo {
+            field: route.header.clone(),
+            token,
+        };
+        self.deadline.set(view.live.timeouts.response);
+        Transfer {
+            client: &mut self.link,
+            deadline: &self.deadline,
+            conn,
+            upload: Upload::new(Vec::new(), asked.framing),
+            download: Download::new(asked.method == "HEAD", false, false).without_echo(echo),
+            worker: self.worker,
+            timeouts: view.live.timeouts,
+            continue_due: asked.expects_continue,
+            bytes: 0,
         }
     }
 }

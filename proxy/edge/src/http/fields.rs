@@ -1,5 +1,7 @@
 //! Which header fields this proxy understands, and what becomes of them.
 
+use httparse::Header;
+
 /// A field name that is not simply passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
@@ -36,7 +38,11 @@ impl Field {
         match name.len() {
             2 if is_named(name, "te") => Self::HopByHop,
             4 if is_named(name, "host") => Self::Host,
+            // CGI reads it as HTTP_PROXY (httpoxy, CVE-2016-5385).
+            5 if is_named(name, "proxy") => Self::Disguised,
             6 if is_named(name, "expect") => Self::Expect,
+            // Trailers are dropped, so there is nothing to announce.
+            7 if is_named(name, "trailer") => Self::HopByHop,
             7 if is_named(name, "upgrade") => Self::HopByHop,
             9 if is_named(name, "forwarded") => Self::ClientIdentity,
             9 if is_named(name, "x-real-ip") => Self::ClientIdentity,
@@ -71,6 +77,17 @@ pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|member| !member.is_empty())
 }
 
+/// Whether a `Connection` field of these headers names `name`.
+#[must_use]
+pub fn is_connection_option(headers: &[Header<'_>], name: &str) -> bool {
+    let lists = headers
+        .iter()
+        .filter(|header| Field::of(header.name) == Field::Connection);
+    lists
+        .flat_map(|header| members(header.value))
+        .any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
+}
+
 /// A decimal number as RFC 9110 section 8.6 writes it: digits only, no sign, no list.
 #[must_use]
 pub fn decimal(value: &[u8]) -> Option<u64> {
@@ -97,6 +114,8 @@ mod tests {
             ("Forwarded", Field::ClientIdentity),
             ("X-Forwarded", Field::Other),
             ("Keep-Alive", Field::HopByHop),
+            ("Trailer", Field::HopByHop),
+            ("Proxy", Field::Disguised),
             ("Accept", Field::Other),
         ];
         for (name, expected) in cases {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::Framing;
-use super::fields::{Field, is_named};
-use super::request::{Request, is_connection_option};
+use super::fields::{Field, is_connection_option, is_named};
+use super::request::Request;
 
 /// What becomes of a request on its way.
 #[derive(Debug)]

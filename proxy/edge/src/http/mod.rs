@@ -7,9 +7,11 @@
 pub mod chunked;
 pub mod fields;
 pub mod forward;
+pub mod head;
 pub mod request;
 pub mod response;
 pub mod routes;
+mod target;
 
 /// Most header fields that any configuration may allow.
 pub const MAX_HEADERS: usize = 256;

@@ -7,6 +7,7 @@
 use httparse::Header;
 
 use super::fields::{Field, decimal, members};
+use super::target::Target;
 use super::{Framing, MAX_HEADERS, Reject, Storage};
 
 /// One request head that may be proxied.
@@ -36,34 +37,8 @@ pub struct Request<'h, 'b> {
     pub has_options: bool,
 }
 
-/// Find the end of a head that grows: the offset behind its empty line.
-///
-/// `scanned` remembers, from call to call, what was looked at; set it to 0 for a new head.
-///
-/// # Errors
-/// A bare LF, or more than `limit` bytes without an end.
-pub fn find_end(buffer: &[u8], scanned: &mut usize, limit: usize) -> Result<Option<usize>, Reject> {
-    for at in memchr::memchr_iter(b'\n', buffer.get(*scanned..).unwrap_or_default()) {
-        let line_feed = *scanned + at;
-        let before = &buffer[..line_feed];
-        if !before.ends_with(b"\r") {
-            return Err(Reject::Malformed("bare line feed"));
-        }
-        if before.ends_with(b"\r\n\r") || before == b"\r" {
-            return if line_feed < limit {
-                Ok(Some(line_feed + 1))
-            } else {
-                Err(Reject::TooLarge)
-            };
-        }
-    }
-    *scanned = buffer.len();
-    if buffer.len() >= limit {
-        Err(Reject::TooLarge)
-    } else {
-        Ok(None)
-    }
-}
+/// Longest list of connection options: every field is compared with every option.
+const MAX_OPTIONS_BYTES: usize = 512;
 
 impl<'h, 'b> Request<'h, 'b> {
     /// Read one whole head, as [`find_end`] found it.
@@ -118,17 +93,6 @@ impl<'h, 'b> Request<'h, 'b> {
     }
 }
 
-/// Whether a `Connection` field of these headers names `name`.
-#[must_use]
-pub fn is_connection_option(headers: &[Header<'_>], name: &str) -> bool {
-    let lists = headers
-        .iter()
-        .filter(|header| Field::of(header.name) == Field::Connection);
-    lists
-        .flat_map(|header| members(header.value))
-        .any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
-}
-
 fn refusal(error: httparse::Error, head: &[u8]) -> Reject {
     let mut parts = head
         .split(|byte| *byte == b'\r')
@@ -146,67 +110,6 @@ fn refusal(error: httparse::Error, head: &[u8]) -> Reject {
     }
 }
 
-/// The request target in its parts.
-struct Target<'b> {
-    path: &'b str,
-    query: Option<&'b str>,
-    authority: Option<&'b str>,
-}
-
-impl<'b> Target<'b> {
-    fn parse(method: &str, target: &'b str) -> Result<Self, Reject> {
-        if !target
-            .bytes()
-            .all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#')
-        {
-            return Err(Reject::Malformed("bad byte in target"));
-        }
-        if target == "*" && method == "OPTIONS" {
-            return Ok(Self {
-                path: "*",
-                query: None,
-                authority: None,
-            });
-        }
-        let (authority, rest) = match strip_scheme(target) {
-            None => (None, target),
-            Some(rest) => {
-                let end = rest.find(['/', '?']).unwrap_or(rest.len());
-                (Some(&rest[..end]), &rest[end..])
-            }
-        };
-        let (path, query) = match rest.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (rest, None),
-        };
-        // RFC 9112 section 3.2.1: an empty path is sent as "/".
-        let path = if path.is_empty() && authority.is_some() {
-            "/"
-        } else {
-            path
-        };
-        if !path.starts_with('/') {
-            return Err(Reject::Malformed("bad target"));
-        }
-        Ok(Self {
-            path,
-            query,
-            authority,
-        })
-    }
-}
-
-fn strip_scheme(target: &str) -> Option<&str> {
-    ["http://", "https://"].iter().find_map(|scheme| {
-        let start = target.get(..scheme.len())?;
-        if start.eq_ignore_ascii_case(scheme) {
-            target.get(scheme.len()..)
-        } else {
-            None
-        }
-    })
-}
-
 /// What the fields say about the message itself.
 #[derive(Default)]
 struct Facts<'b> {
@@ -216,6 +119,7 @@ struct Facts<'b> {
     close: bool,
     keep_alive: bool,
     has_options: bool,
+    options_bytes: usize,
     expects_continue: bool,
 }
 
@@ -227,7 +131,7 @@ impl<'b> Facts<'b> {
                 Field::Host => facts.take_host(header.value)?,
                 Field::ContentLength => facts.take_length(header.value)?,
                 Field::TransferEncoding => facts.take_coding(header.value)?,
-                Field::Connection => facts.take_connection(header.value),
+                Field::Connection => facts.take_connection(header.value)?,
                 Field::Expect if header.value.eq_ignore_ascii_case(b"100-continue") => {
                     facts.expects_continue = true
                 }
@@ -262,7 +166,11 @@ impl<'b> Facts<'b> {
         Ok(())
     }
 
-    fn take_connection(&mut self, value: &[u8]) {
+    fn take_connection(&mut self, value: &[u8]) -> Result<(), Reject> {
+        self.options_bytes += value.len();
+        if self.options_bytes > MAX_OPTIONS_BYTES {
+            return Err(Reject::Malformed("too many connection options"));
+        }
         for member in members(value) {
             if member.eq_ignore_ascii_case(b"close") {
                 self.close = true;
@@ -272,6 +180,7 @@ impl<'b> Facts<'b> {
                 self.has_options = true;
             }
         }
+        Ok(())
     }
 
     fn host(&self, authority: Option<&'b str>) -> Result<&'b str, Reject> {
@@ -299,6 +208,7 @@ impl<'b> Facts<'b> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::head::find_end;
     use super::super::storage;
     use super::*;
 
@@ -332,6 +242,7 @@ mod tests {
                 Some("q"),
                 "x",
             ),
+            ("GET http://x HTTP/1.1\r\nHost: x\r\n\r\n", "/", None, "x"),
             ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "*", None, "x"),
         ];
         for (head, path, query, host) in cases {
@@ -342,6 +253,11 @@ mod tests {
                 (path, query, host),
                 (request.path, request.query, request.host)
             );
+            // Log lines name the parts by their place in the head.
+            let within = head.as_bytes().as_ptr_range();
+            for part in [request.method, request.path, request.host] {
+                assert!(within.contains(&part.as_ptr()), "{head}");
+            }
         }
     }
 
@@ -402,6 +318,8 @@ mod tests {
             "Host: x\r\nA: b\0c",
             "Host: x\r\nHost: x",
             "Host: x, y",
+            "Host: u@x",
+            "Host: x/y",
             "Host: ",
             "A: b",
         ];
@@ -441,6 +359,24 @@ mod tests {
     }
 
     #[test]
+    fn options_of_the_connection_are_bounded() {
+        let options = "a,".repeat(MAX_OPTIONS_BYTES / 4);
+        let twice = format!("Connection: {options}\r\nConnection: {options}\r\n");
+
+        assert_eq!(
+            None,
+            reject(&format!("GET / HTTP/1.1\r\nHost: x\r\n{twice}\r\n"))
+        );
+        assert_eq!(
+            Some(400),
+            reject(&format!(
+                "GET / HTTP/1.1\r\nHost: x\r\n{twice}Connection: a\r\n\r\n"
+            ))
+            .map(Reject::status)
+        );
+    }
+
+    #[test]
     fn limits_hold_whether_the_head_ends_or_not() {
         let many = "A: b\r\n".repeat(10);
         let long = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(5000));
@@ -451,16 +387,5 @@ mod tests {
         );
         assert_eq!(Some(Reject::TooLarge), reject(&long));
         assert_eq!(Err(Reject::TooLarge), find_end(&[b'x'; 4096], &mut 0, 4096));
-    }
-
-    #[test]
-    fn end_is_found_byte_by_byte() {
-        let head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-        let mut scanned = 0;
-        for length in 0..head.len() {
-            assert_eq!(Ok(None), find_end(&head[..length], &mut scanned, 4096));
-        }
-
-        assert_eq!(Ok(Some(head.len())), find_end(head, &mut scanned, 4096));
     }
 }

@@ -2,8 +2,7 @@
 
 use httparse::Header;
 
-use super::fields::{Field, decimal, is_named, members};
-use super::request::is_connection_option;
+use super::fields::{Field, decimal, is_connection_option, is_named, members};
 use super::{Framing, MAX_HEADERS, Storage};
 
 /// The upstream's head cannot be passed on.
@@ -33,6 +32,8 @@ pub struct Outbound<'a> {
     pub close: bool,
     /// The client speaks HTTP/1.0: no chunked coding, and keep-alive must be said.
     pub is_http10: bool,
+    /// Announce chunked coding, which the upstream did not use.
+    pub is_coded: bool,
     /// A field and a value that must not come back: the injected token.
     pub echo: Option<(&'a str, &'a [u8])>,
 }
@@ -70,6 +71,9 @@ impl<'h, 'b> Response<'h, 'b> {
             headers: parsed.headers,
             has_options: false,
         };
+        if status < 100 {
+            return Err(BadResponse("status below 100"));
+        }
         let declared = response.gather()?;
         response.framing = match status {
             100..=199 | 204 | 304 => Framing::Empty,
@@ -99,8 +103,10 @@ impl<'h, 'b> Response<'h, 'b> {
                 Field::TransferEncoding => chunked = true,
                 Field::Connection => {
                     for member in members(header.value) {
-                        self.keep_alive &= !member.eq_ignore_ascii_case(b"close");
-                        self.has_options = true;
+                        let is_close = member.eq_ignore_ascii_case(b"close");
+                        self.keep_alive &= !is_close;
+                        self.has_options |=
+                            !is_close && !member.eq_ignore_ascii_case(b"keep-alive");
                     }
                 }
                 _ => {}
@@ -144,13 +150,23 @@ impl<'h, 'b> Response<'h, 'b> {
                 (false, false) => b"",
             };
             out.extend_from_slice(connection);
+            if how.is_coded {
+                out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            }
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Interim responses and 204 never have content.
+    fn is_bare(&self) -> bool {
+        self.status < 200 || self.status == 204
     }
 
     fn passes(&self, header: &Header<'_>, how: Outbound<'_>) -> bool {
         let known = match Field::of(header.name) {
             Field::Connection | Field::HopByHop => false,
+            // RFC 9110 section 8.6, RFC 9112 section 6.1: these have no content, whatever they say.
+            Field::TransferEncoding | Field::ContentLength if self.is_bare() => false,
             Field::TransferEncoding => !how.is_http10,
             _ => true,
         };
@@ -252,7 +268,17 @@ mod tests {
                 "{fields}"
             );
         }
-        assert!(framing("HTTP/2 200\r\n\r\n", false).is_err());
+        for line in [
+            "HTTP/2 200",
+            "HTTP/1.1 000 X",
+            "HTTP/1.1 099 X",
+            "HTTP/1.1 20",
+        ] {
+            assert!(
+                framing(&format!("{line}\r\n\r\n"), false).is_err(),
+                "{line}"
+            );
+        }
     }
 
     #[test]
@@ -291,13 +317,33 @@ mod tests {
         let how = Outbound {
             close: true,
             is_http10: true,
-            echo: None,
+            ..Outbound::default()
         };
 
         assert_eq!(
             "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
             written(head, how)
         );
+    }
+
+    #[test]
+    fn content_that_cannot_be_is_not_announced() {
+        let head = "HTTP/1.1 204 No\r\nContent-Length: 5\r\nTransfer-Encoding: x\r\nA: b\r\n\r\n";
+        assert!(framing(head, false).is_err());
+
+        for (status, fields, expected) in [
+            (204, "Content-Length: 5\r\n", ""),
+            (103, "Transfer-Encoding: chunked\r\n", ""),
+            (304, "Content-Length: 5\r\n", "Content-Length: 5\r\n"),
+        ] {
+            assert_eq!(
+                format!("HTTP/1.1 {status} X\r\n{expected}\r\n"),
+                written(
+                    &format!("HTTP/1.1 {status} X\r\n{fields}\r\n"),
+                    Outbound::default()
+                )
+            );
+        }
     }
 
     #[test]
