@@ -120,6 +120,7 @@ def _recover(
         claims=claims,
         gates=frozenset(job["gates"]) or None,
         wait=job["wait"],
+        until_expiry=job["until_expiry"],
         now=time.time,
         monotonic=time.monotonic,
         sleep=time.sleep,

@@ -26,7 +26,7 @@ def check(path: Path) -> Iterator[str]:
     SealedFile.parse(loaded.read(bundle, place="unlock.bundle"))
     yield f"sealed file {bundle}: readable, its rules are checked after unlock"
     yield f"certificates: {len(wiring.chains)} chain(s) readable"
-    hook = loaded.config.unlock.hook
+    hook = loaded.hook
     if hook is not None:
         if not os.access(hook[0], os.X_OK):
             raise ConfigError(

@@ -45,6 +45,12 @@ class LoadedConfig:
         """A path of the configuration, relative to its file."""
         return path if path.is_absolute() else self.path.parent / path
 
+    @property
+    def hook(self) -> list[str] | None:
+        """The approval hook's program, found from the configuration's folder, and its arguments."""
+        argv = self.config.unlock.hook
+        return [str(self.resolve(Path(argv[0]))), *argv[1:]] if argv else None
+
     def read(self, path: Path, *, place: str, limit: int = MAX_CONFIG_BYTES) -> bytes:
         """The bytes of a file that the configuration names."""
         try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.gate import Gate
 from support.product import Proxy
 from support.sealed_site import Site, seal_site
 from support.tangd import Tangd
@@ -51,7 +52,7 @@ def tangd() -> Iterator[Tangd]:
 @pytest.fixture
 def site(tmp_path: Path, tangd: Tangd, upstream: int) -> Iterator[Site]:
     """A sealed site, not yet served."""
-    made = seal_site(tmp_path, tangd, upstream)
+    made = seal_site(tmp_path, tangd.url, tangd.thumbprint, upstream)
     yield made
     made.psp.close()
 
@@ -62,3 +63,18 @@ def proxy(site: Site) -> Iterator[Proxy]:
     with Proxy(site.folder, site.config) as running:
         running.wait_for_event("serving")
         yield running
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A gate with one operator and the workload pay, for native and stock clients."""
+    with Gate(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def gated(tmp_path: Path, gate: Gate, upstream: int) -> Iterator[Site]:
+    """A site sealed to the gate, not yet served."""
+    made = seal_site(tmp_path, gate.workload_url(), gate.thumbprint, upstream)
+    yield made
+    made.psp.close()

@@ -24,6 +24,7 @@ from unlatch.bootstrap.approval.receipt import (
     split_gate_url,
     verify_receipt,
 )
+from unlatch.bootstrap.approval.words import printable
 from unlatch.errors import (
     BusyError,
     DeniedError,
@@ -74,6 +75,7 @@ class GateTransport:
             asks as a stock client does, without a receipt.
         gates: thumbprints of `unlock.gates`; None believes the sealed file alone.
         wait: seconds until UndecidedError.
+        until_expiry: wait longer, for as long as the gate keeps the request.
         no_wait: raise PendingError as soon as the receipt is verified.
         on_event: called with Waiting and Change, one at a time.
         now, monotonic, sleep: the clock, as `time.time`, `time.monotonic`, `time.sleep`.
@@ -90,6 +92,7 @@ class GateTransport:
     uniform: Callable[[float], float]
     on_event: Callable[[Event], None] = lambda _: None
     no_wait: bool = False
+    until_expiry: bool = False
     http: Http = field(default_factory=RequestsHttp)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -162,11 +165,13 @@ class _Asking:
         if reply.status == 200:
             return _answer(reply, self.shown)
         receipt = self._verify(reply)
+        if transport.until_expiry:
+            self.deadline = max(self.deadline, transport.monotonic() + receipt.expires - transport.now())
         transport.tell(Waiting(self.workload, receipt.card, receipt.expires, receipt.code))
         if transport.no_wait:
             raise PendingError(f"{self.workload} waits for approval", hint=f"its card: {receipt.card}")
         reply = self._poll(receipt)
-        names = _printable(reply.header("Unlatch-Approved-By") or "the gate")
+        names = printable(reply.header("Unlatch-Approved-By") or "the gate")
         transport.tell(Change(f"opened by {names} after {transport.monotonic() - started:.0f} s"))
         return _answer(reply, self.shown)
 
@@ -236,7 +241,7 @@ class _Asking:
     def _tell_approvals(self, state: Mapping[str, Any], before: frozenset[str]) -> frozenset[str]:
         names = frozenset(state["approvals"])
         if names - before:
-            shown = ", ".join(_printable(name) for name in sorted(names))
+            shown = ", ".join(printable(name) for name in sorted(names))
             self.transport.tell(Change(f"{len(names)} of {state['needed']} approved ({shown})"))
         return names
 
@@ -295,13 +300,13 @@ def _ended(reply: HttpReply, base: str, workload: str) -> UnlatchError:
     facts = _object(reply, base)
     error = facts.get("error")
     if error == "denied":
-        who = _printable(str(facts.get("by") or "an operator"))
+        who = printable(str(facts.get("by") or "an operator"))
         return DeniedError(
             f"{workload} was denied by {who}", hint="ask the operator why before you ask again"
         )
     if error == "policy":
         return PolicyRefusedError(
-            f"the gate's policy refuses {workload}: {_printable(str(facts.get('message')))}"
+            f"the gate's policy refuses {workload}: {printable(str(facts.get('message')))}"
         )
     if error == "answered":
         return UndecidedError(
@@ -309,7 +314,7 @@ def _ended(reply: HttpReply, base: str, workload: str) -> UnlatchError:
             hint="ask again: one approval answers one request, once",
         )
     if reply.status == 410:
-        return UndecidedError(f"the request for {workload} ended: {_printable(str(error))}", hint="ask again")
+        return UndecidedError(f"the request for {workload} ended: {printable(str(error))}", hint="ask again")
     return UntrustedGateError(
         f"{base} answered with a refusal that no gate gives", hint="is this address a gate?"
     )
@@ -343,8 +348,3 @@ def _object(reply: HttpReply, base: str) -> dict[str, Any]:
             f"{base} answered with {found} instead of JSON (status {reply.status})",
             hint="does a log-in page or proxy stand before the gate?",
         ) from error
-
-
-def _printable(text: str) -> str:
-    """A word of the gate's on one line of a terminal: no control characters, at most 200."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])

@@ -41,7 +41,7 @@ def worked(tmp_path: Path, upstream: int) -> Iterator[tuple[Site, Proxy]]:
     if os.getuid() != 0:
         pytest.fail("reading the memory of non-dumpable processes needs root")
     with Tangd() as tangd:
-        site = seal_site(tmp_path, tangd, upstream)
+        site = seal_site(tmp_path, tangd.url, tangd.thumbprint, upstream)
         with Proxy(tmp_path, site.config) as proxy:
             proxy.wait_for_event("serving")
             for kind in KINDS:

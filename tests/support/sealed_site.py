@@ -1,4 +1,4 @@
-"""A sealed site with every kind of key and a token, opened by Debian's tangd so that nobody need be asked."""
+"""A sealed site with every kind of key and a token."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from pathlib import Path
 
 from support.pki import Authority, new_key, pem
 from support.product import unlatch
-from support.tangd import Tangd
 
 TOKEN = "tok-4f6b1d0c-1a2b-4c3d-8e9f-a0b1c2d3e4f5"
 KINDS = ("p256", "rsa", "ed25519")
 
 CONFIG = """\
-unlock: {bundle: pay.jwe}
+unlock: {bundle: pay.jwe, gates: [@gate@], wait: 60s}
 listeners:
   - bind: ["127.0.0.1:@port@"]
     certificates:
@@ -91,11 +90,16 @@ class Site:
     authority: Authority
     app: int
     psp: TokenTaker
+    gate: str
     keys: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def config(self) -> str:
-        return CONFIG.replace("@app@", str(self.app)).replace("@psp@", str(self.psp.port))
+        facts = {"@app@": self.app, "@psp@": self.psp.port, "@gate@": self.gate}
+        text = CONFIG
+        for mark, value in facts.items():
+            text = text.replace(mark, str(value))
+        return text
 
 
 def host_of(kind: str) -> str:
@@ -103,13 +107,13 @@ def host_of(kind: str) -> str:
     return "localhost" if kind == "p256" else f"{kind}.localhost"
 
 
-def seal_site(folder: Path, tangd: Tangd, app: int) -> Site:
-    """Make keys, certificates and the sealed file."""
+def seal_site(folder: Path, url: str, thumbprint: str, app: int) -> Site:
+    """Make keys, certificates and the file, sealed to a Tang server's or workload's address."""
     authority = Authority(folder)
     psp_key = new_key("p256")
     (folder / "psp.key").write_bytes(pem(psp_key))
     authority.issue(folder / "psp.pem", ["localhost"], psp_key.public_key())
-    site = Site(folder, authority, app, TokenTaker(folder / "psp.pem", folder / "psp.key"))
+    site = Site(folder, authority, app, TokenTaker(folder / "psp.pem", folder / "psp.key"), thumbprint)
     arguments = []
     for kind in KINDS:
         key = new_key(kind)
@@ -120,7 +124,7 @@ def seal_site(folder: Path, tangd: Tangd, app: int) -> Site:
     (folder / "token").write_text(TOKEN)
     (folder / "rules.yaml").write_text(RULES.replace("@psp@", str(site.psp.port)))
     result = unlatch(
-        *("seal", "--to", tangd.url, "--thp", tangd.thumbprint, "--workload", "pay", *arguments),
+        *("seal", "--to", url, "--thp", thumbprint, "--workload", "pay", *arguments),
         *(
             "--names",
             ",".join(map(host_of, KINDS)),
