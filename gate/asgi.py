@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+MAX_READ_BYTES = 64 * 1024
 
 
 class DisconnectedError(Exception):
@@ -46,17 +49,21 @@ class Reply:
 async def read_body(receive: Receive, *, limit: int) -> bytes:
     """The request's body, of which at most `limit` + 1 bytes are kept.
 
+    What goes on after 64 KiB is not waited for: the answer leaves, and the connection is closed.
+
     Raises:
         DisconnectedError: the client went away before the end.
     """
     body = bytearray()
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise DisconnectedError
-        if len(body) <= limit:
-            body += message.get("body", b"")[: limit + 1 - len(body)]
-        if not message.get("more_body", False):
+        piece = message.get("body", b"")
+        size += len(piece)
+        body += piece[: limit + 1 - len(body)]
+        if not message.get("more_body", False) or size > MAX_READ_BYTES:
             return bytes(body)
 
 
@@ -86,3 +93,14 @@ def peer(scope: Scope) -> str:
     """The address of the other end."""
     client = scope.get("client")
     return client[0] if client else "unknown"
+
+
+def source_of(address: str) -> str:
+    """Who counts as one source for limits: an IPv4 address, or the /64 that one IPv6 host may choose from."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))

@@ -1,8 +1,9 @@
 """Verifying a whole audit log with public keys alone: no gate, no database, no trust in who exported it.
 
 What holds afterwards: every entry is in the tree that the checkpoint signs; every enrolment was signed by an administrator
-in force, back to the pinned genesis; every decision was signed by an approver in force, on a checkpoint that is
-a prefix of this log and contains the request; nothing was approved without its quorum, or answered without approval.
+in force, back to the pinned genesis; every decision was signed by an approver in force, in time, with the code that
+belongs to the request, on a checkpoint that is a prefix of this log, contains the request and was fresh; nothing was
+approved without its quorum, or answered without approval. Times are those of decider and of the log's clock.
 
 Source of the export's format: docs/protocol.md section 11.
 """
@@ -13,9 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from unlatch.bootstrap.approval import strict_json
+from unlatch.bootstrap.approval import base64url, strict_json
+from unlatch.bootstrap.approval.claims import Claims
+from unlatch.bootstrap.approval.code import code_digest, derive_code
 from unlatch.errors import RefusedError
-from unlatch.gate.checkpoint import Checkpoint, read_checkpoint
+from unlatch.gate.checkpoint import MAX_AGE_SECONDS, Checkpoint, read_checkpoint
 from unlatch.gate.entry import read_entry
 from unlatch.gate.merkle import Tree, leaf_hash
 from unlatch.gate.roster import Roster
@@ -53,8 +56,10 @@ class Report:
 class _Request:
     position: int
     entry: dict[str, Any]
+    claims: Claims | None
     state: State = State.PENDING
-    approved_by: set[str] = field(default_factory=set)
+    approved_by: dict[str, int] = field(default_factory=dict)
+    """Approvers, and the time of the checkpoint under each one's last approval."""
 
 
 class _Reader:
@@ -91,10 +96,14 @@ class _Reader:
         self.enrolments += 1
 
     def _request(self, entry: dict[str, Any], position: int) -> None:
-        workload = self._rostered().workloads[entry["workload"]]
+        roster = self._rostered()
+        workload = roster.workloads[entry["workload"]]
         if entry["policy_revision"] != workload.revision or entry["request"] in self.requests:
             raise AuditError("a request under another policy, or twice")
-        self.requests[entry["request"]] = _Request(position=position, entry=entry)
+        if roster.kids[entry["kid"]] != workload.name or not workload.allows(entry["client"]):
+            raise AuditError("a request for another workload's key, or by a client that may not ask")
+        claims = Claims.parse(entry["claims"].encode()) if entry["claims"] is not None else None
+        self.requests[entry["request"]] = _Request(position=position, entry=entry, claims=claims)
 
     def _decision(self, entry: dict[str, Any], *, counts: bool) -> None:
         roster, request = self._rostered(), self.requests[entry["request"]]
@@ -115,10 +124,20 @@ class _Reader:
             or self.tree.root(checkpoint.size) != checkpoint.root
         ):
             raise AuditError("a statement on a checkpoint of another log, or without its request")
-        if counts and statement.decision == "approve":
-            request.approved_by.add(operator.name)
+        if counts:
+            self._count(request, statement, operator.name, checkpoint, at=entry["time"])
+
+    def _count(
+        self, request: _Request, statement: Statement, operator: str, checkpoint: Checkpoint, *, at: int
+    ) -> None:
+        checkpoint.check_age(at)
+        if at >= statement.not_after:
+            raise AuditError("a decision after the request's end")
+        _check_digests(statement, request)
+        if statement.decision == "approve":
+            request.approved_by[operator] = checkpoint.time
             self.approvals += 1
-        elif counts:
+        else:
             self.denials += 1
 
     def _change(self, entry: dict[str, Any]) -> None:
@@ -128,8 +147,9 @@ class _Reader:
             raise AuditError(f"a change from {before}, but the request is {request.state}")
         check_change(before, after)
         workload = self._rostered().workloads[request.entry["workload"]]
-        if after == State.APPROVED and len(request.approved_by) < workload.quorum:
-            raise AuditError(f"approved by {len(request.approved_by)}, the quorum is {workload.quorum}")
+        fresh = [time for time in request.approved_by.values() if entry["time"] - time <= MAX_AGE_SECONDS]
+        if after == State.APPROVED and len(fresh) < workload.quorum:
+            raise AuditError(f"approved by {len(fresh)}, the quorum is {workload.quorum}")
         request.state = after
         self.answered += after == State.DELIVERED
 
@@ -137,6 +157,22 @@ class _Reader:
         if self.roster is None:
             raise AuditError("the log does not begin with a genesis")
         return self.roster
+
+
+def _check_digests(statement: Statement, request: _Request) -> None:
+    """Refuse a statement about other claims, or whose typed code was not the code of the request."""
+    entry, claims = request.entry, request.claims
+    code = None
+    if statement.decision == "approve" and entry["client"] == "native":
+        nonce = base64url.decode(entry["nonce"])
+        code = derive_code(nonce=nonce, point=entry["point"], workload=entry["workload"])
+    wanted = (
+        claims.config_digest if claims else None,
+        claims.bundle_digest if claims else None,
+        code_digest(code, request=entry["request"]) if code else None,
+    )
+    if (statement.config_digest, statement.bundle_digest, statement.code_digest) != wanted:
+        raise AuditError("a statement about other claims, or with another code")
 
 
 def verify_log(lines: Iterable[bytes], *, fingerprint: str) -> Report:

@@ -13,15 +13,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from unlatch.bootstrap.approval import base64url
 from unlatch.bootstrap.approval.claims import Claims
 from unlatch.bootstrap.approval.receipt import Receipt, verify_receipt
+from unlatch.bootstrap.approval.words import printable
 from unlatch.bootstrap.context import Context, state_folder
 from unlatch.errors import ConfigError, UntrustedGateError
 from unlatch.gate.checkpoint import Checkpoint, CheckpointError, LogKeys, VerifierKey, read_checkpoint
-from unlatch.gate.entry import check_request_entry
+from unlatch.gate.entry import check_request_entry, read_entry
 from unlatch.gate.http import GateHttp, GateRefusedError
 from unlatch.gate.merkle import EMPTY_ROOT, ProofError, leaf_hash, verify_consistency, verify_inclusion
 from unlatch.gate.signing import sign
@@ -29,13 +30,50 @@ from unlatch.gate.statement import NAMESPACE, SESSION_NAMESPACE, Decision, State
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a request stands, as the gate says. Texts are fit for a terminal; `expires` is in Unix seconds."""
+
+    id: str
+    workload: str
+    client: str
+    state: str
+    approvals: tuple[str, ...]
+    needed: int
+    expires: int
+    source: str
+
+    @classmethod
+    def parse(cls, facts: dict[str, Any]) -> Self:
+        """Read a gate's words.
+
+        Raises:
+            UntrustedGateError: a member is missing or of another type.
+        """
+        approvals, numbers = facts.get("approvals"), [facts.get(name) for name in ("needed", "expires")]
+        texts = [facts.get(name) for name in ("id", "workload", "client", "state", "source")]
+        if not isinstance(approvals, list) or not all(isinstance(one, str) for one in (*texts, *approvals)):
+            raise UntrustedGateError("the gate's answer is damaged", hint="do not approve")
+        if not all(type(number) is int for number in numbers):
+            raise UntrustedGateError("the gate's answer is damaged", hint="do not approve")
+        name, workload, client, state, source = map(printable, texts)
+        return cls(
+            id=name, workload=workload, client=client, state=state, approvals=tuple(map(printable, approvals)),
+            needed=facts["needed"], expires=facts["expires"], source=source,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedRequest:
-    """A request whose every part was checked. `facts` is what the gate says of its progress."""
+    """A request whose every part was checked, but for its `standing`.
+
+    `source` is the address that asked, as the audit log recorded it.
+    """
 
     receipt: Receipt
     claims: Claims | None
     checkpoint: str
-    facts: dict[str, Any]
+    source: str
+    standing: Standing
 
 
 class Desk:
@@ -57,10 +95,12 @@ class Desk:
         self._folder = state_folder()
         self._keep_session = keep_session
 
-    def pending(self) -> list[dict[str, Any]]:
+    def pending(self) -> list[Standing]:
         """The requests that wait, the next to expire first, as the gate lists them."""
-        found = self._read("/o/requests")["requests"]
-        return [one for one in found if isinstance(one, dict)]
+        found = self._read("/o/requests").get("requests")
+        return (
+            [Standing.parse(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        )
 
     def choose(self, name: str | None) -> str:
         """The id of a request: the one that was named, or the only one that waits.
@@ -69,8 +109,11 @@ class Desk:
             ConfigError: none waits, or several do.
         """
         if name is not None:
-            return name.strip().upper()
-        names = [str(one["id"]) for one in self.pending()]
+            chosen = name.strip().upper()
+            if not chosen.isascii() or not chosen.isalnum():
+                raise ConfigError(f"{printable(name)!r} is no request", hint="unlatch pending lists them")
+            return chosen
+        names = [one.id for one in self.pending()]
         if len(names) == 1:
             return names[0]
         if not names:
@@ -98,6 +141,7 @@ class Desk:
             claims = _claims(facts, receipt)
             checkpoint = self._advance(seen, facts)
             check_request_entry(record, receipt=receipt, token=token)
+            source = printable(read_entry(record)["source"])
             verify_inclusion(
                 leaf=leaf_hash(record), index=facts["index"], size=checkpoint.size,
                 proof=_steps(facts["inclusion"]), root=checkpoint.root,
@@ -111,9 +155,12 @@ class Desk:
             ) from error
         if receipt.id != name:
             raise UntrustedGateError("the gate gave another request", hint="do not approve")
-        return VerifiedRequest(receipt=receipt, claims=claims, checkpoint=facts["checkpoint"], facts=facts)
+        return VerifiedRequest(
+            receipt=receipt, claims=claims, checkpoint=facts["checkpoint"], source=source,
+            standing=Standing.parse(facts),
+        )  # fmt: skip
 
-    def decide(self, request: VerifiedRequest, decision: Decision, *, code: str | None) -> dict[str, Any]:
+    def decide(self, request: VerifiedRequest, decision: Decision, *, code: str | None) -> Standing:
         """Sign a statement on a verified request and hand it in.
 
         Args:
@@ -127,10 +174,11 @@ class Desk:
             checkpoint=request.checkpoint,
         ).encode()
         signature = sign(statement, key=self._key, namespace=NAMESPACE)
-        return self._http.post(
+        answer = self._http.post(
             f"/o/requests/{request.receipt.id}/decision",
             {"statement": base64url.encode(statement), "signature": signature},
         )
+        return Standing.parse(answer)
 
     def audit(self) -> Iterator[bytes]:
         """The audit log's export, line by line."""
@@ -139,13 +187,19 @@ class Desk:
 
     def links(self) -> list[tuple[bytes, str | None]]:
         """The gate's chain of enrolments."""
-        found = self._read("/o/chain")["links"]
-        return [(base64url.decode(link["enrolment"]), link["signature"]) for link in found]
+        try:
+            found = self._read("/o/chain")["links"]
+            return [(base64url.decode(link["enrolment"]), link["signature"]) for link in found]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UntrustedGateError("the gate's chain of enrolments is damaged") from error
 
     def new_key(self) -> str:
         """A new exchange key at the gate, for an enrolment to name."""
         self._sign_in()
-        return str(self._http.post("/o/keys", {})["kid"])
+        kid = self._http.post("/o/keys", {}).get("kid")
+        if not base64url.is_digest(kid):
+            raise UntrustedGateError("the gate's new key has no thumbprint")
+        return str(kid)
 
     def hand_in(self, enrolment: bytes, signature: str) -> None:
         """Give a signed enrolment to the gate."""
@@ -162,24 +216,45 @@ class Desk:
         return self._http.get(path)
 
     def _sign_in(self, *, afresh: bool = False) -> None:
-        path = self._folder / f"{self._context.name}.session"
         if not afresh and self._http.token is not None:
             return
-        if not afresh and self._keep_session and path.exists():
-            saved = json.loads(path.read_text())
-            if saved["expires"] > time.time() + 60 and saved["key"] == str(self._key):
-                self._http.token = saved["token"]
-                return
-        self._http.token = None
+        self._http.token = None if afresh or not self._keep_session else self._saved_session()
+        if self._http.token is not None:
+            return
+        self._http.check_secrecy()
         challenge = self._http.get("/o/challenge")
         gate, nonce = self._context.thumbprints[0], str(challenge.get("nonce"))
         message = session_message(gate=gate, origin=str(self._context.people), nonce=nonce)
         signature = sign(message, key=self._key, namespace=SESSION_NAMESPACE)
         opened = self._http.post("/o/session", {"nonce": nonce, "signature": signature})
-        self._http.token = str(opened["token"])
+        token, expires = opened.get("token"), opened.get("expires")
+        if not isinstance(token, str) or type(expires) is not int:
+            raise UntrustedGateError("the gate's session is none")
+        self._http.token = token
         if self._keep_session:
-            saved = {"token": opened["token"], "expires": opened["expires"], "key": str(self._key)}
-            _write_private(path, json.dumps(saved))
+            saved = {"token": token, "expires": expires, **self._session_owner()}
+            _write_private(self._state_path("session"), json.dumps(saved))
+
+    def _saved_session(self) -> str | None:
+        """The token of a session that is still good, with this key at this gate."""
+        try:
+            saved = json.loads(self._state_path("session").read_text())
+            if saved["expires"] > time.time() + 60 and self._session_owner().items() <= saved.items():
+                return str(saved["token"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # a file that is none is as good as no session: sign in again
+        return None
+
+    def _session_owner(self) -> dict[str, str]:
+        return {
+            "key": str(self._key.absolute()),
+            "gate": self._context.thumbprints[0],
+            "people": str(self._context.people),
+        }
+
+    def _state_path(self, kind: str) -> Path:
+        """A file of this gate's log: a name that was given to another gate later starts afresh."""
+        return self._folder / f"{self._context.name}-{self._log_keys.log.id.hex()}.{kind}"
 
     def _pinned(self) -> list[dict[str, Any]]:
         from unlatch.bootstrap.jose import thumbprint
@@ -187,15 +262,21 @@ class Desk:
         return [dict(key) for key in self._context.keys if thumbprint(key) in self._context.thumbprints]
 
     def _seen(self) -> tuple[int, bytes]:
-        path = self._folder / f"{self._context.name}.checkpoint"
+        path = self._state_path("checkpoint")
         if not path.exists():
             return 0, EMPTY_ROOT
-        checkpoint = read_checkpoint(path.read_text(), keys=self._log_keys)
+        try:
+            checkpoint = read_checkpoint(path.read_text(), keys=self._log_keys)
+        except (CheckpointError, OSError, ValueError) as error:
+            raise ConfigError(
+                f"the last seen checkpoint {path} is damaged: {error}",
+                hint="a rewritten log could hide behind that. Remove it only if you know why",
+            ) from error
         return checkpoint.size, checkpoint.root
 
     def remember(self, note: str) -> None:
         """Keep a checkpoint whose log was verified to extend the last one."""
-        _write_private(self._folder / f"{self._context.name}.checkpoint", note)
+        _write_private(self._state_path("checkpoint"), note)
 
     def _advance(self, seen: tuple[int, bytes], facts: dict[str, Any]) -> Checkpoint:
         checkpoint = read_checkpoint(facts["checkpoint"], keys=self._log_keys)
@@ -234,7 +315,7 @@ def _steps(texts: list[str]) -> list[bytes]:
 
 def _write_private(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from unlatch.bootstrap.approval import strict_json
+from unlatch.bootstrap.approval.words import printable
 from unlatch.errors import BusyError, RefusedError, UnreachableError, UntrustedGateError
 
 CONNECT_SECONDS = 10.0
@@ -57,14 +58,14 @@ class GateHttp:
         response = self._send("GET", path, None)
         if response.status_code != 200:
             self._read(response)
-        yield from response.iter_lines(chunk_size=65536)
+        yield from _lines(response)
 
     def _send(self, method: str, path: str, body: bytes | None) -> Any:
         import requests
 
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if self.token is not None:
-            self._check_secrecy()
+            self.check_secrecy()
             headers["Authorization"] = f"Bearer {self.token}"
         address = self._origin + path
         try:
@@ -87,7 +88,8 @@ class GateHttp:
     def _read(self, response: Any) -> dict[str, Any]:
         body = b"".join(_bounded(response))
         if response.status_code == 429:
-            raise BusyError(f"{self._origin} asks to wait {response.headers.get('Retry-After', 'a few')} s")
+            wait = printable(response.headers.get("Retry-After", "a few"), limit=10)
+            raise BusyError(f"{self._origin} asks to wait {wait} s")
         try:
             value = strict_json.read_object(body)
         except ValueError as error:
@@ -97,13 +99,18 @@ class GateHttp:
             ) from error
         if response.status_code != 200:
             raise GateRefusedError(
-                str(value.get("error")),
-                str(value.get("message", value.get("error"))),
+                printable(value.get("error")),
+                printable(value.get("message", value.get("error"))),
                 status=response.status_code,
             )
         return value
 
-    def _check_secrecy(self) -> None:
+    def check_secrecy(self) -> None:
+        """Refuse to carry a session where others can read it.
+
+        Raises:
+            UnreachableError: neither https nor loopback.
+        """
         parts = urlsplit(self._origin)
         if parts.scheme != "https" and parts.hostname not in LOOPBACK:
             raise UnreachableError(
@@ -124,6 +131,22 @@ def _bounded(response: Any) -> Iterator[bytes]:
             yield piece
     except requests.RequestException as error:
         raise UnreachableError("the gate's answer broke off") from error
+
+
+def _lines(response: Any) -> Iterator[bytes]:
+    import requests
+
+    rest = b""
+    try:
+        for piece in response.iter_content(65536):
+            *whole, rest = (rest + piece).split(b"\n")
+            if len(rest) > MAX_REPLY_BYTES:
+                raise UntrustedGateError(f"a line of the gate's answer is over {MAX_REPLY_BYTES} bytes")
+            yield from whole
+    except requests.RequestException as error:
+        raise UnreachableError("the gate's answer broke off") from error
+    if rest:
+        yield rest
 
 
 def _as_it_is(request: Any) -> Any:

@@ -17,6 +17,7 @@ class Rate:
 
 
 SOURCE_RATE = Rate(burst=120, per_second=2)
+POLL_RATE = Rate(burst=400, per_second=20)
 WORKLOAD_RATE = Rate(burst=40, per_second=0.5)
 
 

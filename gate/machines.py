@@ -16,12 +16,12 @@ from unlatch.bootstrap import jose
 from unlatch.bootstrap.approval import base64url
 from unlatch.bootstrap.approval.claims import HEADER, MAX_HEADER_BYTES, Claims
 from unlatch.bootstrap.approval.receipt import MEDIA_TYPE
-from unlatch.errors import BusyError, RefusedError
+from unlatch.errors import BusyError, RefusedError, UnavailableError
 from unlatch.gate import asgi
 from unlatch.gate.asgi import Reply
 from unlatch.gate.docket import Docket
 from unlatch.gate.keyholder_client import KeyholderClient
-from unlatch.gate.limits import SOURCE_RATE, WORKLOAD_RATE, Buckets
+from unlatch.gate.limits import POLL_RATE, SOURCE_RATE, WORKLOAD_RATE, Buckets
 from unlatch.gate.protocol import MAX_BODY_BYTES, Route, StatusError, read_recovery, route
 from unlatch.gate.question import Row
 from unlatch.gate.request import Asked
@@ -58,6 +58,7 @@ class Machines:
         self._people, self._monotonic = people, monotonic
         self._keys = Keys()
         self._sources, self._workloads = Buckets(SOURCE_RATE), Buckets(WORKLOAD_RATE)
+        self._polls = Buckets(POLL_RATE)
         self.stopping = False
 
     async def learn(self, roster: Roster) -> None:
@@ -85,6 +86,8 @@ class Machines:
             reply = await self._answer(scope, receive)
         except StatusError as error:
             reply = Reply(error.status)
+        except UnavailableError:
+            reply = Reply(503)  # keyholder has ended, and this process ends next
         except asgi.DisconnectedError:
             return
         if reply is not None:
@@ -101,7 +104,7 @@ class Machines:
         if asked.kind == "advertisement":
             return self._advertisement(asked)
         if asked.kind == "wait":
-            return await self._poll(asked, query)
+            return await self._poll(scope, asked, query)
         return await self._recover(scope, receive, asked)
 
     def _advertisement(self, asked: Route) -> Reply:
@@ -115,7 +118,7 @@ class Machines:
     async def _recover(self, scope: asgi.Scope, receive: asgi.Receive, asked: Route) -> Reply | None:
         native = asgi.header(scope, "accept") == MEDIA_TYPE
         source = asgi.peer(scope)
-        if wait := self._sources.take(source, now=self._monotonic()):
+        if wait := self._sources.take(asgi.source_of(source), now=self._monotonic()):
             return _busy(wait, native=native)
         body = await asgi.read_body(receive, limit=MAX_BODY_BYTES)
         roster = self._docket.roster
@@ -143,8 +146,6 @@ class Machines:
             return _busy(10, native=native)
         except RefusedError:
             return _refused("policy", "the gate does not take this request", native=native)
-        if row.client != request.client:
-            return _refused("policy", "this point was asked for in another way", native=native)
         return self._promise(row) if native else await self._hold(row, receive)
 
     def _promise(self, row: Row) -> Reply:
@@ -172,7 +173,9 @@ class Machines:
         row = await self._docket.get(row.id)
         return Reply(403 if State(row.state) in (State.DENIED, State.REFUSED) else 503)
 
-    async def _poll(self, asked: Route, query: str) -> Reply:
+    async def _poll(self, scope: asgi.Scope, asked: Route, query: str) -> Reply:
+        if wait := self._polls.take(asgi.source_of(asgi.peer(scope)), now=self._monotonic()):
+            return _busy(wait, native=True)
         row = await self._docket.find_token(asked.workload, asked.rest)
         if row is None:
             raise StatusError(404)

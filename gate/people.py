@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from unlatch.bootstrap.approval import base64url, strict_json
 from unlatch.errors import RefusedError, UnavailableError, UnlatchError
-from unlatch.gate import page, wire
+from unlatch.gate import asgi, page, wire
 from unlatch.gate.database import Ledger
 from unlatch.gate.docket import Docket, UnknownRequestError
 from unlatch.gate.limits import SOURCE_RATE, Buckets
@@ -54,7 +54,7 @@ class People:
         self.app = Starlette(
             routes=[
                 Route("/adv", self._advertisement),
-                Route("/r/{id}", self._card),
+                Route("/r/{id}", self._guard(self._card)),
                 Route("/o/challenge", self._guard(self._challenge)),
                 Route("/o/session", self._guard(self._session), methods=["POST"]),
                 Route("/o/requests", self._guard(self._requests)),
@@ -72,7 +72,7 @@ class People:
         """Limit how often one source may ask, and turn refusals into JSON."""
 
         async def guarded(request: Request) -> Response:
-            source = request.client.host if request.client else "unknown"
+            source = asgi.source_of(asgi.peer(request.scope))
             if wait := self._sources.take(source, now=self._monotonic()):
                 return JSONResponse({"error": "busy"}, 429, {"Retry-After": str(wait)})
             try:

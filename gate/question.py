@@ -43,7 +43,7 @@ class Questions:
         query = sa.select(statements).where(column.request == row.id)
         if State(row.state) in OPEN:
             query = query.where(column.checkpoint_time > int(self._now()) - LAPSE_SECONDS)
-        found: list[Values] = [one._asdict() for one in await self._ledger.fetch(query.order_by(column.id))]  # noqa: SLF001 - SQLAlchemy's public name
+        found: list[Values] = [one._asdict() for one in await self._ledger.fetch(query.order_by(column.id))]
         if State(row.state) in OPEN:
             in_force = {one.name for one in roster.operators.values() if not one.is_suspended}
             found = [one for one in found if one["operator"] in in_force]

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -31,6 +32,8 @@ from unlatch.gate.people import People
 from unlatch.gate.sessions import Sessions
 
 EXPIRY_SECONDS = 1.0
+MAX_CONNECTIONS = 2048  # for each listener; more get 503
+MAX_DESCRIPTORS = 8192
 DRAIN_SECONDS = 5
 SERVING_FILE = "serving.json"
 
@@ -51,6 +54,7 @@ class Options:
 def serve(options: Options) -> int:
     """Run until a signal or until keyholder ends; gives the exit code."""
     os.umask(0o077)
+    _raise_descriptors()
     logging.getLogger("uvicorn").addHandler(logging.NullHandler())
     with bind(options.listen) as machines, bind(options.people) as people:
         origin = _origin(options.url, machines, options)
@@ -70,6 +74,14 @@ def serve(options: Options) -> int:
             channel.close()
             process.wait()
             (options.folder / SERVING_FILE).unlink(missing_ok=True)
+
+
+def _raise_descriptors() -> None:
+    """Every held request is a descriptor, and shells give 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MAX_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bind(address: str) -> socket.socket:
@@ -160,7 +172,7 @@ class _Decider:
         config = uvicorn.Config(
             app, http=OneWriteProtocol, ws="none", loop="none", lifespan="off", log_config=None, access_log=False,
             server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=DRAIN_SECONDS,
-            proxy_headers=False, ssl_certfile=self._options.tls_cert, ssl_keyfile=self._options.tls_key,
+            proxy_headers=False, limit_concurrency=MAX_CONNECTIONS, ssl_certfile=self._options.tls_cert, ssl_keyfile=self._options.tls_key,
         )  # fmt: skip
         return _QuietServer(config)
 

@@ -63,6 +63,7 @@ class Sessions:
         self._check_challenge(nonce)
         message = session_message(gate=roster.genesis.gate, origin=origin, nonce=nonce)
         operator = roster.operator_of(verify_sshsig(signature, message, namespace=SESSION_NAMESPACE))
+        self._use_up(nonce)
         token, expires = base64url.encode(self._random(32)), int(self._now()) + SESSION_SECONDS
         async with self._ledger.change() as book:
             await book.execute(sa.delete(sessions).where(sessions.c.expires <= int(self._now())))
@@ -104,6 +105,9 @@ class Sessions:
             or nonce in self._used
         ):
             raise SessionError("the challenge is over: ask for a new one")
+
+    def _use_up(self, nonce: str) -> None:
+        """Mark a challenge, after its signature: strangers must not fill the table of used ones."""
         limit = self._now() - CHALLENGE_SECONDS - 1
         self._used = {one: since for one, since in self._used.items() if since > limit}
         if len(self._used) >= MAX_USED:

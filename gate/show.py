@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from unlatch.bootstrap.approval.claims import Claims
-from unlatch.gate.desk import VerifiedRequest
+from unlatch.gate.desk import Standing, VerifiedRequest
 
 MAX_CLAIM = 200
 
@@ -16,18 +14,18 @@ def quoted(text: str, *, limit: int = MAX_CLAIM) -> str:
     return f"“{shown[:limit]}{'…' if len(shown) > limit else ''}”"
 
 
-def summary_line(facts: dict[str, Any], *, now: float) -> str:
+def summary_line(standing: Standing, *, now: float) -> str:
     """One request in the list."""
-    left = max(0, int(facts["expires"] - now))
-    approved = f"{len(facts['approvals'])} of {facts['needed']} approved"
-    return f"{facts['id']}  {facts['workload']}  {approved}  {left // 60}:{left % 60:02d} left  from {facts['source']}"
+    left = max(0, int(standing.expires - now))
+    approved = f"{len(standing.approvals)} of {standing.needed} approved"
+    return f"{standing.id}  {standing.workload}  {approved}  {left // 60}:{left % 60:02d} left  from {standing.source}"
 
 
 def card(request: VerifiedRequest, *, now: float) -> str:
     """The card: verified facts first, then what the gate's records say, then claims."""
-    receipt, facts = request.receipt, request.facts
+    receipt, standing = request.receipt, request.standing
     left = max(0, int(receipt.expires - now))
-    names = f" ({', '.join(facts['approvals'])})" if facts["approvals"] else ""
+    names = f" ({', '.join(standing.approvals)})" if standing.approvals else ""
     lines = [
         f"request {receipt.id}: {receipt.workload} asks to open its secrets",
         "verified",
@@ -35,8 +33,8 @@ def card(request: VerifiedRequest, *, now: float) -> str:
         f"  gate           {receipt.gate} ({receipt.origin})",
         f"  asked          {int(now - receipt.issued)} s ago, {left // 60}:{left % 60:02d} left",
         "said by the gate",
-        f"  from           {facts['source']}",
-        f"  state          {facts['state']}, {len(facts['approvals'])} of {facts['needed']} approved{names}",
+        f"  from           {request.source}",
+        f"  state          {standing.state}, {len(standing.approvals)} of {standing.needed} approved{names}",
     ]
     if receipt.client == "stock":
         lines.append("  client         stock clevis: no code was possible, and it claims nothing")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from unlatch.gate.desk import Desk, VerifiedRequest
+    from unlatch.gate.desk import Desk, Standing, VerifiedRequest
 
 
 @click.command(name="approve")
@@ -36,11 +37,11 @@ def command(request: str | None, code: str | None, name: str | None, key: Path |
     if not as_json:
         click.echo(card(found, now=time.time()), err=True)
     typed = read_code_or_name(code, client=found.receipt.client, workload=found.receipt.workload)
-    facts = decide(desk, found, typed)
+    standing = decide(desk, found, typed)
     if as_json:
-        click.echo(json.dumps(facts))
+        click.echo(json.dumps(asdict(standing)))
         return
-    left = facts["needed"] - len(facts["approvals"])
+    left = standing.needed - len(standing.approvals)
     rest = f"{left} more needed" if left > 0 else "it opens"
     click.echo(f"approved {found.receipt.id} of {found.receipt.workload}: {rest}")
 
@@ -73,7 +74,7 @@ def ask(question: str) -> str:
     return str(click.prompt(question, err=True))
 
 
-def decide(desk: Desk, found: VerifiedRequest, code: str | None) -> dict[str, Any]:
+def decide(desk: Desk, found: VerifiedRequest, code: str | None) -> Standing:
     """Hand in the approval; says what a refusal means."""
     from unlatch.errors import RefusedError
     from unlatch.gate.http import GateRefusedError

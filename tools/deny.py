@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -24,7 +25,9 @@ def command(request: str | None, name: str | None, key: Path | None, as_json: bo
     desk = Desk(find_context(name), key=choose_key(key))
     found = desk.request(desk.choose(request))
     try:
-        facts = desk.decide(found, "deny", code=None)
+        standing = desk.decide(found, "deny", code=None)
     except GateRefusedError as error:
         raise RefusedError(f"not denied: {error}", hint=f"unlatch show {found.receipt.id}") from error
-    click.echo(json.dumps(facts) if as_json else f"denied {found.receipt.id} of {found.receipt.workload}")
+    click.echo(
+        json.dumps(asdict(standing)) if as_json else f"denied {found.receipt.id} of {found.receipt.workload}"
+    )

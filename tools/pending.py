@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -25,9 +26,9 @@ def command(name: str | None, key: Path | None, as_json: bool) -> None:
 
     found = Desk(find_context(name), key=choose_key(key)).pending()
     if as_json:
-        click.echo(json.dumps({"requests": found}))
+        click.echo(json.dumps({"requests": [asdict(one) for one in found]}))
         return
-    for facts in found:
-        click.echo(summary_line(facts, now=time.time()))
+    for one in found:
+        click.echo(summary_line(one, now=time.time()))
     if not found:
         click.echo("nothing waits", err=True)

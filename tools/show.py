@@ -33,7 +33,12 @@ def command(request: str | None, name: str | None, key: Path | None, as_json: bo
             "card": found.receipt.card,
             "issued": found.receipt.issued,
             "expires": found.receipt.expires,
-            "said": {name: found.facts[name] for name in ("state", "approvals", "needed", "source")},
+            "said": {
+                "state": found.standing.state,
+                "approvals": found.standing.approvals,
+                "needed": found.standing.needed,
+                "source": found.source,
+            },
             "claims": asdict(found.claims) if found.claims else None,
         }
         click.echo(json.dumps(shown))

@@ -1,4 +1,8 @@
-"""HTTP for the asker: one request, one bounded reply, nothing followed. `requests` is imported on first use."""
+"""HTTP for the asker: one request, one reply bounded in size and time, nothing followed.
+
+`requests` is imported on first use. Its time-outs are for each read, so a server that sends a byte now and then could
+hold it for ever: the whole exchange has a time-out of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from unlatch.bootstrap.pins.race import within
 from unlatch.errors import UnreachableError, UntrustedGateError
 
 MAX_REPLY_BYTES = 64 * 1024
 CONNECT_SECONDS = 10.0
 MAX_RETRY_AFTER = 3600.0
+GRACE_SECONDS = 5.0  # connecting comes on top of a reply's own time
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,19 @@ class RequestsHttp:
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float
     ) -> HttpReply:
         """See `Http.send`."""
+        try:
+            return within(
+                seconds + GRACE_SECONDS, lambda: self._send(method, url, headers, body=body, seconds=seconds)
+            )
+        except TimeoutError as error:
+            raise UnreachableError(
+                f"no whole answer from {_host(url)}",
+                hint="is the gate up, and does the network let you reach it?",
+            ) from error
+
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str], *, body: bytes | None, seconds: float
+    ) -> HttpReply:
         import requests
         from requests.auth import HTTPBasicAuth
         from requests.utils import get_auth_from_url

@@ -224,17 +224,20 @@ class _Asking:
                 self.failures += 1
                 self._pause(None, what="gate unreachable, request kept")
                 continue
-            self.failures = 0
             if reply.status == 200:
                 return reply
             if reply.status == 202:
+                self.failures = 0
                 state = _state(reply, self.shown)
                 approved = self._tell_approvals(state, approved)
                 if seen == state["version"]:
                     self._pause(MIN_RETRY_SECONDS, what=None)
                 seen = state["version"]
             elif reply.status == 429 or reply.status >= 500:
+                self.failures += 1
                 self._pause(reply.retry_after, what="gate is busy, request kept")
+            elif reply.status == 404:
+                raise UndecidedError(f"{self.shown} has no such request any more", hint="ask again")
             else:
                 raise self._refusal(reply)
 
