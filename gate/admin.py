@@ -20,6 +20,8 @@ from unlatch.gate.enrolment import NAMESPACE, Change, Link, write_enrolment
 from unlatch.gate.roster import Roster
 from unlatch.gate.signing import sign
 
+SERVING_FILE = "serving.json"
+
 Links = list[tuple[bytes, str | None]]
 
 
@@ -132,6 +134,7 @@ def running_gate(folder: Path) -> str | None:
     """The people's address of the gate that serves a folder, None where none does."""
     import os
 
+    from unlatch.gate.database import DECIDER
     from unlatch.gate.keyholder_main import lock_folder
 
     check_folder(folder)
@@ -139,7 +142,7 @@ def running_gate(folder: Path) -> str | None:
         os.close(lock_folder(folder / "keyholder"))
     except UnlatchError:
         try:
-            return str(json.loads((folder / "serving.json").read_text())["people"])
+            return str(json.loads((folder / DECIDER / SERVING_FILE).read_text())["people"])
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(
                 f"{folder} is in use, but no gate serves it yet", hint="try again in a moment"

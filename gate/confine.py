@@ -1,7 +1,10 @@
-"""Confinement of keyholder on Linux: no core, no tracer, no network, no other program, no writing elsewhere.
+"""Confinement of the gate's two processes on Linux.
 
-What the kernel does not offer is said by `confine`'s answer, and keyholder goes on: the gate must start on old kernels
-and in containers too. Sources: prctl(2), seccomp(2), landlock(7), filter numbers of linux/audit.h and unistd.h.
+Keyholder: no core, no tracer, no network, no other program, no writing elsewhere. Decider: everything but keyholder's
+folder, so that whoever takes decider over cannot read the master key although both run as one user.
+
+What the kernel does not offer is said by the answers, and the gate goes on: it must start on old kernels and in
+containers too. Sources: prctl(2), seccomp(2), landlock(7), filter numbers of linux/audit.h and unistd.h.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import errno
 import os
 import platform
 import resource
+import stat
 import struct
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
@@ -30,6 +35,7 @@ _MACHINES: dict[str, tuple[int, tuple[int, ...]]] = {
 
 # Landlock: every right of ABI 1 that changes a file system (write, remove, make).
 _LANDLOCK_WRITES = (1 << 1) | sum(1 << bit for bit in range(4, 13))
+_LANDLOCK_ALL, _LANDLOCK_FILE, _LANDLOCK_LIST = (1 << 13) - 1, 0b111, 1 << 3
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 
 
@@ -47,23 +53,61 @@ def confine(writable: Path) -> dict[str, bool]:
     not_dumpable = libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return {"not_dumpable": not_dumpable, "landlock": False, "seccomp": False}
-    return {"not_dumpable": not_dumpable, "landlock": _landlock(libc, writable), "seccomp": _seccomp(libc)}
+    landlock = _landlock(libc, _LANDLOCK_WRITES, [(writable, _LANDLOCK_WRITES)])
+    return {"not_dumpable": not_dumpable, "landlock": landlock, "seccomp": _seccomp(libc)}
 
 
-def _landlock(libc: ctypes.CDLL, writable: Path) -> bool:
-    attributes = ctypes.create_string_buffer(struct.pack("=Q", _LANDLOCK_WRITES), 8)
+def hide(folder: Path) -> bool:
+    """Take a folder from this process; its processes to come inherit that. Call it before any thread is made.
+
+    Files that appear later beside the folder's ancestors are out of reach too.
+
+    Returns:
+        Whether it holds.
+    """
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return False
+    return _landlock(libc, _LANDLOCK_ALL, [(Path("/"), _LANDLOCK_LIST), *_beside(folder.resolve())])
+
+
+def _beside(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Everything but a folder: at each of its ancestors, the entries that do not lead to it."""
+    for child in (folder, *folder.parents[:-1]):
+        for entry in os.scandir(child.parent):
+            if entry.name == child.name or entry.is_symlink():
+                continue  # a link leads to what another rule allows, or not
+            yield Path(entry.path), _LANDLOCK_ALL if entry.is_dir(follow_symlinks=False) else _LANDLOCK_FILE
+
+
+def _landlock(libc: ctypes.CDLL, handled: int, allowed: Iterable[tuple[Path, int]]) -> bool:
+    attributes = ctypes.create_string_buffer(struct.pack("=Q", handled), 8)
     ruleset = libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(8), 0)
     if ruleset < 0:
         return False
-    folder = os.open(writable, os.O_PATH | os.O_CLOEXEC)
     try:
-        rule = ctypes.create_string_buffer(struct.pack("=Qi", _LANDLOCK_WRITES, folder), 12)
-        if libc.syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0) != 0:
-            return False
+        for path, rights in allowed:
+            _allow(libc, ruleset, path, rights)
         return bool(libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0)
     finally:
-        os.close(folder)
         os.close(ruleset)
+
+
+def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
+    """Add a rule. What is gone meanwhile, or is of a kind that landlock knows no rule for, stays closed."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            rights &= _LANDLOCK_FILE
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", rights, descriptor), 12)
+        libc.syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _seccomp(libc: ctypes.CDLL) -> bool:

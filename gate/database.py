@@ -20,10 +20,13 @@ from unlatch.gate import tables
 from unlatch.gate.entry import read_entry
 from unlatch.gate.merkle import Tree, leaf_hash
 
+DECIDER = "decider"
+"""The folder of decider's own files, beside keyholder's."""
+
 
 def database_url(folder: Path) -> str:
     """The SQLite database of a gate's folder."""
-    return f"sqlite+aiosqlite:///{folder / 'gate.db'}"
+    return f"sqlite+aiosqlite:///{folder / DECIDER / 'gate.db'}"
 
 
 def open_engine(url: str) -> AsyncEngine:

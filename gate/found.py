@@ -26,7 +26,7 @@ def found_gate(folder: Path, *, admin: str, key: PublicKey, now: float) -> Found
     Raises:
         ConfigError: the folder holds something, or cannot be made.
     """
-    from unlatch.gate.database import database_url, migrate, open_engine
+    from unlatch.gate.database import DECIDER, database_url, migrate, open_engine
     from unlatch.gate.keyholder import begin_chain
     from unlatch.gate.vault import Vault
 
@@ -39,6 +39,7 @@ def found_gate(folder: Path, *, admin: str, key: PublicKey, now: float) -> Found
     if not folder.is_dir():
         durable.make_folder(folder)
     folder.chmod(durable.PRIVATE_FOLDER)
+    durable.make_folder(folder / DECIDER)
     vault = Vault.create(folder / "keyholder")
     roster = begin_chain(folder / "keyholder", name=admin, key=str(key), vault=vault, now=now)
 
@@ -48,6 +49,6 @@ def found_gate(folder: Path, *, admin: str, key: PublicKey, now: float) -> Found
         await engine.dispose()
 
     asyncio.run(make_tables())
-    for path in folder.glob("gate.db*"):
+    for path in (folder / DECIDER).iterdir():
         path.chmod(durable.PRIVATE_FILE)
     return Founded(thumbprint=vault.thumbprint, fingerprint=roster.fingerprint)

@@ -22,7 +22,9 @@ import uvicorn
 
 from unlatch.errors import ConfigError, UnavailableError
 from unlatch.gate import durable
-from unlatch.gate.database import Ledger, database_url, migrate, open_engine
+from unlatch.gate.admin import SERVING_FILE
+from unlatch.gate.confine import hide
+from unlatch.gate.database import DECIDER, Ledger, database_url, migrate, open_engine
 from unlatch.gate.docket import Docket
 from unlatch.gate.keyholder_client import KeyholderClient, start_keyholder
 from unlatch.gate.machines import Machines
@@ -35,7 +37,6 @@ EXPIRY_SECONDS = 1.0
 MAX_CONNECTIONS = 2048  # for each listener; more get 503
 MAX_DESCRIPTORS = 8192
 DRAIN_SECONDS = 5
-SERVING_FILE = "serving.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def serve(options: Options) -> int:
         people_origin = _origin(options.people_url, people, options)
         process, channel = start_keyholder(options.folder, origin=origin, people=people_origin)
         try:
+            log("confined", keyholder_hidden=hide(options.folder / "keyholder"))
             return asyncio.run(_Decider(options, channel, origin, people_origin).run(machines, people))
         except UnavailableError as error:
             # Keyholder's own exit code and log line say why it ended.
@@ -73,7 +75,7 @@ def serve(options: Options) -> int:
         finally:
             channel.close()
             process.wait()
-            (options.folder / SERVING_FILE).unlink(missing_ok=True)
+            (options.folder / DECIDER / SERVING_FILE).unlink(missing_ok=True)
 
 
 def _raise_descriptors() -> None:
@@ -183,7 +185,7 @@ class _Decider:
             "people": self._people_origin,
             "listen": [_address(one) for one in listeners],
         }
-        durable.replace(self._options.folder / SERVING_FILE, json.dumps(facts).encode())
+        durable.replace(self._options.folder / DECIDER / SERVING_FILE, json.dumps(facts).encode())
         log("listening", **facts)
 
 
