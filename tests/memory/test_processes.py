@@ -15,6 +15,7 @@ import pytest
 from support.product import Proxy
 from support.sealed_site import KINDS, TOKEN, Site, host_of, seal_site
 from support.tangd import Tangd
+from support.upstream import serving_ok
 
 pytestmark = [pytest.mark.memory, pytest.mark.e2e]
 
@@ -35,14 +36,15 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def worked(tmp_path: Path, upstream: int) -> Iterator[tuple[Site, Proxy]]:
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Proxy]]:
     """A proxy that has served its handshakes and requests."""
     if os.getuid() != 0:
         pytest.fail("reading the memory of non-dumpable processes needs root")
-    with Tangd() as tangd:
-        site = seal_site(tmp_path, tangd.url, tangd.thumbprint, upstream)
-        with Proxy(tmp_path, site.config) as proxy:
+    folder = tmp_path_factory.mktemp("worked")
+    with Tangd() as tangd, serving_ok() as upstream:
+        site = seal_site(folder, tangd.url, tangd.thumbprint, upstream)
+        with Proxy(folder, site.config) as proxy:
             proxy.wait_for_event("serving")
             for kind in KINDS:
                 for _ in range(HANDSHAKES):
