@@ -237,6 +237,58 @@ mod tests {
         }
     }
 
+    /// What follows runs in a child of its own: the preference is the whole process's.
+    #[cfg(target_os = "linux")]
+    fn in_child(work: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child touches memory of its own and ends by _exit, and asks for own mappings only,
+        // not for the pool that another thread may hold locked.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            // SAFETY: ends the child at once, without the parent's destructors.
+            unsafe { libc::_exit(i32::from(!done.unwrap_or(false))) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is a valid place for the child's status.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        status == 0
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn secret_memory_cannot_be_read_through_proc() {
+        use std::os::unix::fs::FileExt;
+
+        assert!(in_child(|| {
+            if !crate::prefer_secret_memory() {
+                return true;
+            }
+            // Larger than a piece of a shared chunk: a mapping of its own.
+            let bytes = LockedBytes::copy_from(&[7; 20_000]).unwrap();
+            let memory = std::fs::File::open("/proc/self/mem").unwrap();
+            let address = bytes.expose().as_ptr() as u64;
+            let ordinary = [7; 20];
+
+            memory.read_at(&mut [0; 16], address).is_err()
+                && memory
+                    .read_at(&mut [0; 16], ordinary.as_ptr() as u64)
+                    .is_ok()
+                && bytes.expose().iter().all(|byte| *byte == 7)
+        }));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn no_descriptor_of_secret_memory_stays_open() {
+        assert!(in_child(|| {
+            let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+            let before = open();
+            crate::prefer_secret_memory();
+            let _bytes = LockedBytes::zeroed(20_000).unwrap();
+            open() == before
+        }));
+    }
+
     #[cfg(target_os = "linux")]
     fn mapping_flags(smaps: &str, address: usize) -> Option<&str> {
         let mut inside = false;

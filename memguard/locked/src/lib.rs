@@ -3,6 +3,8 @@
 //! * [`LockedBytes`] – bytes in `mlock`ed pages that core dumps leave out and forked children see as zeros;
 //!   wiped when dropped. Small ones share pages. No `Debug`, `Clone` or `Deref`: [`LockedBytes::expose`] says
 //!   aloud where a secret is read, and the borrow ends that reading.
+//!   After [`prefer_secret_memory`] they lie in memfd_secret, which not even the kernel maps.
+//! * [`ProcessKey`] – 32 bytes in the kernel's process keyring (Linux).
 //! * [`WipingAllocator`] – a `#[global_allocator]` that overwrites every block before it is freed, so that what
 //!   libraries leave in ordinary memory does not outlive its use.
 //! * [`harden_process`] – not dumpable, no core file, no new privileges. [`lock_all_memory`] – keep the whole
@@ -27,14 +29,27 @@
 
 mod alloc;
 mod bytes;
+#[cfg(target_os = "linux")]
+mod keyring;
 mod pages;
 mod pool;
 mod process;
 
 pub use alloc::WipingAllocator;
 pub use bytes::LockedBytes;
+#[cfg(target_os = "linux")]
+pub use keyring::ProcessKey;
+pub use pages::prefer_secret_memory;
 pub use pool::locked_bytes_in_use;
 pub use process::{Hardening, harden_process, lock_all_memory};
+
+/// Fill from the kernel's generator.
+///
+/// # Errors
+/// The generator failed.
+pub fn random(bytes: &mut [u8]) -> std::io::Result<()> {
+    pages::random(bytes)
+}
 
 /// Overwrite `bytes` with zeros so that no optimiser drops the writes.
 pub fn wipe(bytes: &mut [u8]) {

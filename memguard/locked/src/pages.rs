@@ -3,8 +3,23 @@
 
 use std::io;
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A private anonymous mapping, locked, left out of core dumps, zero in forked children.
+static SECRET: AtomicBool = AtomicBool::new(false);
+
+/// Map what follows with memfd_secret where the kernel offers it: pages that are in no process's reach but this one's,
+/// whoever asks (`/proc/PID/mem`, ptrace and process_vm_readv fail on them, the kernel's own map lacks them), are never
+/// swapped and in no core file. Gives whether the kernel does.
+///
+/// Not for programs that fork with secrets in hand: the pages are shared with children.
+pub fn prefer_secret_memory() -> bool {
+    let offered = cfg!(target_os = "linux") && secret::map(page_size()).map(secret::unmap).is_ok();
+    SECRET.store(offered, Ordering::Relaxed);
+    offered
+}
+
+/// A mapping that stays out of swap and core files: secret memory, or an anonymous one that is locked and zero in
+/// forked children.
 ///
 /// Invariant: `start` and `len` are exactly what `mmap` gave, and nobody else unmaps them.
 pub(crate) struct Pages {
@@ -24,6 +39,9 @@ impl Pages {
             .max(1)
             .checked_next_multiple_of(page_size())
             .ok_or(io::ErrorKind::OutOfMemory)?;
+        if SECRET.load(Ordering::Relaxed) {
+            return secret::map(len).map(|start| Self { start, len });
+        }
         // SAFETY: a fresh anonymous mapping touches no memory that exists.
         let address = unsafe {
             libc::mmap(
@@ -35,11 +53,10 @@ impl Pages {
                 0,
             )
         };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(address.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let pages = Self { start, len };
+        let pages = Self {
+            start: mapped(address)?,
+            len,
+        };
         pages.lock()?;
         Ok(pages)
     }
@@ -86,6 +103,74 @@ impl Drop for Pages {
     }
 }
 
+fn mapped(address: *mut libc::c_void) -> io::Result<NonNull<u8>> {
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(NonNull::new(address.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?)
+}
+
+#[cfg(target_os = "linux")]
+mod secret {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    use super::{NonNull, io, mapped, null_mut};
+
+    /// `len` bytes, a multiple of the page size. The descriptor is closed at once: an open one could be taken from
+    /// the process by pidfd_getfd and mapped elsewhere.
+    pub(super) fn map(len: usize) -> io::Result<NonNull<u8>> {
+        // SAFETY: makes a descriptor, touches no memory.
+        let descriptor = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+        let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, and owned by nobody else.
+        let file = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let size = libc::off_t::try_from(len).map_err(io::Error::other)?;
+        // SAFETY: the descriptor is open; sets a size.
+        if unsafe { libc::ftruncate(file.as_raw_fd(), size) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a fresh mapping touches no memory that exists; it outlives its descriptor.
+        let address = unsafe {
+            libc::mmap(
+                null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        mapped(address).map_err(|error| match error.raw_os_error() {
+            // The kernel's word for "over RLIMIT_MEMLOCK" here.
+            Some(libc::EAGAIN) => io::Error::new(
+                error.kind(),
+                format!("cannot map {len} bytes of secret memory ({error}): raise RLIMIT_MEMLOCK"),
+            ),
+            _ => error,
+        })
+    }
+
+    /// Give one page of a probe back.
+    pub(super) fn unmap(start: NonNull<u8>) {
+        // SAFETY: the probe's own mapping, of one page, which nobody else knows.
+        unsafe { libc::munmap(start.as_ptr().cast(), super::page_size()) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod secret {
+    use super::{NonNull, io};
+
+    pub(super) fn map(_len: usize) -> io::Result<NonNull<u8>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn unmap(_start: NonNull<u8>) {}
+}
+
 /// Overwrite with zeros in a way that the optimiser must keep.
 pub(crate) fn wipe(bytes: &mut [u8]) {
     // SAFETY: the pointer and length come from one exclusive slice.
@@ -108,7 +193,7 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
