@@ -104,6 +104,7 @@ def verify_inclusion(*, leaf: bytes, index: int, size: int, proof: Sequence[byte
 
     Source: RFC 9162 section 2.1.3.2.
     """
+    _check_lengths(leaf, root, *proof)
     if not 0 <= index < size:
         raise ProofError("inclusion proof for a leaf outside the tree")
     node, last, computed = index, size - 1, leaf
@@ -131,6 +132,7 @@ def verify_consistency(
 
     Source: RFC 9162 section 2.1.4.2. From an empty tree everything follows; the proof must then be empty.
     """
+    _check_lengths(old_root, new_root, *proof)
     if not 0 <= old <= new:
         raise ProofError("the log became shorter")
     if old in (0, new):
@@ -158,6 +160,12 @@ def verify_consistency(
         node, last = node >> 1, last >> 1
     if last or first != old_root or second != new_root:
         raise ProofError("consistency proof does not lead to both roots")
+
+
+def _check_lengths(*hashes: bytes) -> None:
+    """A hash of another length would let two pairs of children have one text."""
+    if any(len(one) != HASH_BYTES for one in hashes):
+        raise ProofError("a hash of another length than 32 bytes")
 
 
 def _split(count: int) -> int:
