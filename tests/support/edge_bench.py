@@ -52,7 +52,7 @@ class Bench:
     limits: dict[str, int] = field(default_factory=dict)
     client_ca: str | None = None
     tickets: bool = True
-    access_log: bool = False
+    access_log: bool | socket.socket = False
     egress: socket.socket | None = None
 
     def __enter__(self) -> Self:
@@ -69,7 +69,8 @@ class Bench:
             certificates.append({"chain": chain, "key": number, "algorithm": ALGORITHMS[kind]})
         self.listening = listening_sockets(self.workers)
         guard = [self.signer.connect() for _ in range(self.workers)]
-        kept = [*self.listening, *guard] + ([self.egress] if self.egress else [])
+        log = self.access_log if isinstance(self.access_log, socket.socket) else None
+        kept = [*self.listening, *guard, *(one for one in (self.egress, log) if one)]
         listener = {
             "name": "main",
             "sockets": [one.fileno() for one in self.listening],
@@ -87,7 +88,7 @@ class Bench:
             "upstreams": {name: {"servers": servers, "tls": None} for name, servers in self.servers.items()},
             "timeouts_ms": self.timeouts,
             "limits": self.limits,
-            "access_log": self.access_log,
+            "access_log": log.fileno() if log else self.access_log,
         }
         self.program = Program.start(config, kept)
         self._stack.callback(self._end)

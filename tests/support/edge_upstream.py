@@ -72,7 +72,8 @@ class Connection:
 
     def _exactly(self, size: int) -> bytes:
         while len(self.buffer) < size:
-            assert self._more(), "request ended early"
+            if not self._more():
+                raise EOFError("request ended early")
         found, self.buffer = self.buffer[:size], self.buffer[size:]
         return found
 
@@ -150,7 +151,7 @@ class Upstream:
                 self.requests.append(request)
                 if self.serve(connection, request) is False:
                     return
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, EOFError):
             return
 
 

@@ -20,7 +20,6 @@ pub(crate) struct Worker {
     index: usize,
     view: RefCell<Rc<View>>,
     active: Cell<usize>,
-    draining: Cell<bool>,
     /// Tasks that look again when a limit is left or draining proceeds.
     watchers: RefCell<Vec<Waker>>,
     /// The ticker, while it sleeps.
@@ -76,7 +75,6 @@ impl Worker {
                 live,
             })),
             active: Cell::new(0),
-            draining: Cell::new(false),
             watchers: RefCell::default(),
             ticker: Cell::default(),
             shared,
@@ -163,12 +161,11 @@ impl Worker {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.shared.is_draining()
     }
 
-    /// Close what is idle; say `Connection: close` from now on.
+    /// Wake what is idle, so that it ends.
     pub(crate) fn drain(&self) {
-        self.draining.set(true);
         self.deadlines.wake_all();
         self.announce_change();
     }
