@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from unlatch.bootstrap import jose
 from unlatch.bootstrap.pins import sss, tang, tree
+from unlatch.bootstrap.pins.hardware import NO_ADVICE, Hardware
 from unlatch.bootstrap.pins.race import within
 from unlatch.bootstrap.pins.tang import Transport
+from unlatch.bootstrap.pins.tpm2_header import Tpm2Pin
 from unlatch.bootstrap.pins.tree import (
     BrokenPin,
     Child,
@@ -21,7 +24,14 @@ from unlatch.bootstrap.pins.tree import (
     UnknownPinError,
 )
 from unlatch.bootstrap.sealed import SealedFile
-from unlatch.errors import ConfigError, DamagedFileError, UndecidedError, UnlatchError, UnreachableError
+from unlatch.errors import (
+    BusyError,
+    ConfigError,
+    DamagedFileError,
+    UndecidedError,
+    UnlatchError,
+    UnreachableError,
+)
 from unlatch.memguard._native import Secret, derive_content_key, jwe_verify
 
 SILENT_TIMEOUT = 30.0
@@ -36,6 +46,7 @@ def recover_content_key(
     silent_timeout: float | None = SILENT_TIMEOUT,
     asking_timeout: float | None = None,
     allow_null: bool = False,
+    hardware: Hardware = NO_ADVICE,
 ) -> Secret:
     """Give the content key of a sealed file, checked against its tag.
 
@@ -46,12 +57,13 @@ def recover_content_key(
         silent_timeout: seconds for each server that rings nobody; None waits for ever, as clevis does.
         asking_timeout: seconds for each gate that asks a person; None leaves the end to the transport.
         allow_null: open clevis's test pin, whose key lies in the header.
+        hardware: how TPM and tokens are reached, and what they need.
 
     Raises:
         DamagedFileError: the file, or a share of it, is altered.
         UnlatchError: as the transport says.
     """
-    walk = _Walk(transport, recovery_key, silent_timeout, asking_timeout, allow_null)
+    walk = _Walk(transport, recovery_key, silent_timeout, asking_timeout, allow_null, hardware)
     return walk.content_key(sealed.compact, sealed.header_json, sealed.pin)
 
 
@@ -62,11 +74,14 @@ class _Walk:
     silent_timeout: float | None
     asking_timeout: float | None
     allow_null: bool
+    hardware: Hardware
 
     def content_key(self, compact: bytes, header: bytes, pin: Pin) -> Secret:
         match pin:
             case TangPin():
                 return self._tang(compact, header, pin)
+            case Tpm2Pin():
+                return self._hardware("the TPM", lambda: self.hardware.tpm2(compact, pin))
             case SssPin():
                 return sss.recover(compact, pin, ask=self._child)
             case RecoveryPin():
@@ -78,7 +93,7 @@ class _Walk:
             case UnknownPin():
                 raise UnknownPinError(
                     f"pin {pin.name!r} is not known to this version",
-                    hint="this version opens tang and sss: try clevis decrypt where the pin's program is installed",
+                    hint="this version opens tang, tpm2, pkcs11 and sss: try clevis decrypt where the pin's program is installed",
                 )
 
     def _child(self, child: Child) -> Secret:
@@ -90,6 +105,14 @@ class _Walk:
             return within(seconds, lambda: tang.recover(compact, header, pin, transport=self.transport))
         except TimeoutError as error:
             raise _too_late(pin, seconds) from error
+
+    def _hardware(self, name: str, ask: Callable[[], Secret]) -> Secret:
+        try:
+            return within(self.silent_timeout, ask)
+        except TimeoutError as error:
+            raise BusyError(
+                f"{name} did not answer within {self.silent_timeout:g} s", hint="is another program using it?"
+            ) from error
 
     def _recovery(self, compact: bytes, header: bytes, pin: RecoveryPin) -> Secret:
         if self.recovery_key is None:

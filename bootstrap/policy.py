@@ -1,7 +1,7 @@
 """Policies in clevis's configuration form, before any server was asked.
 
-`{"url": …, "thp": …, "adv": …}` for tang, `{"t": 1, "pins": {"tang": [{…}, {…}]}}` for sss. Unknown members are
-ignored, as clevis ignores them.
+`{"url": …, "thp": …, "adv": …}` for tang, `{"hash": …, "key": …, "pcr_bank": …, "pcr_ids": …}` for tpm2, `{"uri": …}` for
+pkcs11, `{"t": 1, "pins": {"tang": [{…}, {…}]}}` for sss. Unknown members are ignored, as clevis ignores them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from unlatch.bootstrap import jose
+from unlatch.bootstrap.pins.tpm2_header import parse_pcr_ids
 from unlatch.errors import ConfigError
+from unlatch.memguard.custodian.tpm_blobs import CURVES, HASHES, MODULI
 
 
 class PolicyError(ConfigError):
@@ -30,6 +32,31 @@ class TangRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Tpm2Rule:
+    """Seal by this machine's TPM."""
+
+    hash: str = "sha256"
+    key: str = "ecc"
+    bank: str | None = None
+    pcrs: tuple[int, ...] = ()
+    """In the order given."""
+    pcr_values: bytes | None = None
+    """`pcr_digest`: raw values to come, ascending; None: the present ones."""
+    authority: bytes | None = None
+    """SubjectPublicKeyInfo of the key whose signed values count, instead of those at sealing."""
+    reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pkcs11Rule:
+    """Seal to an RSA key in a token."""
+
+    uri: str
+    mechanism: str | None = None
+    """None: RSA-OAEP with SHA-256. "RSA-PKCS" is clevis's own, which PKCS#1 v1.5 padding makes weaker."""
+
+
+@dataclass(frozen=True, slots=True)
 class SssRule:
     """Seal to `threshold` of the children."""
 
@@ -37,16 +64,18 @@ class SssRule:
     children: tuple[Rule, ...]
 
 
-Rule: TypeAlias = TangRule | SssRule
+Rule: TypeAlias = TangRule | Tpm2Rule | Pkcs11Rule | SssRule
 
 MAX_DEPTH = 8
+MAX_PCRS = 8
+"""tpm2-tools 5.4: "Number of PCR is limited to 8"."""
 
 
 def parse_policy(pin: str, config: str) -> Rule:
     """Read a pin's configuration.
 
     Args:
-        pin: "tang" or "sss".
+        pin: "tang", "tpm2", "pkcs11" or "sss".
         config: JSON.
 
     Raises:
@@ -62,8 +91,9 @@ def parse_policy(pin: str, config: str) -> Rule:
 
 
 def parse_any_policy(config: str) -> Rule:
-    """Read a configuration that is an sss one (with `pins`) or a tang one (with `url`)."""
-    return parse_policy("sss" if '"pins"' in config else "tang", config)
+    """Read a configuration and tell the pin by its members: `pins` sss, `uri` pkcs11, `url` tang, else tpm2."""
+    marks = {'"pins"': "sss", '"uri"': "pkcs11", '"url"': "tang"}
+    return parse_policy(next((pin for mark, pin in marks.items() if mark in config), "tpm2"), config)
 
 
 def _rule(pin: str, config: Mapping[str, object], *, depth: int) -> Rule:
@@ -71,9 +101,13 @@ def _rule(pin: str, config: Mapping[str, object], *, depth: int) -> Rule:
         return _tang(config)
     if pin == "sss":
         return _sss(config, depth=depth)
+    if pin == "tpm2":
+        return _tpm2(config)
+    if pin == "pkcs11":
+        return _pkcs11(config)
     raise PolicyError(
         f"this version cannot seal to pin {pin!r}",
-        hint="tang and sss are built in; use the real clevis for others",
+        hint="tang, tpm2, pkcs11 and sss are built in; use the real clevis for others",
     )
 
 
@@ -88,6 +122,60 @@ def _tang(config: Mapping[str, object]) -> TangRule:
         thumbprint if isinstance(thumbprint, str) and thumbprint else None,
         adv if isinstance(adv, bytes | str) else None,
     )
+
+
+def _tpm2(config: Mapping[str, object]) -> Tpm2Rule:
+    hash_name, key, bank = (
+        config.get(name, default)
+        for name, default in (("hash", "sha256"), ("key", "ecc"), ("pcr_bank", None))
+    )
+    if hash_name not in HASHES:
+        raise PolicyError(f"hash is not one of {', '.join(HASHES)}")
+    if key not in CURVES | MODULI:
+        raise PolicyError(f"key is not one of {', '.join(CURVES | MODULI)}")
+    if bank is not None and bank not in HASHES:
+        raise PolicyError(f"pcr_bank is not one of {', '.join(HASHES)}")
+    pcrs = _pcr_ids(config.get("pcr_ids"))
+    if pcrs and hash_name != "sha256":
+        raise PolicyError(
+            f"hash {hash_name} together with pcr_ids",
+            hint="clevis encrypts so but never decrypts it: leave hash out, pcr_bank alone chooses the PCRs' hash",
+        )
+    if len(set(pcrs)) > MAX_PCRS:
+        raise PolicyError(
+            f"more than {MAX_PCRS} PCRs",
+            hint="tpm2-tools, and so clevis, cannot open such a file: choose fewer",
+        )
+    digest = config.get("pcr_digest")
+    try:
+        values = jose.decode(digest) if isinstance(digest, str) and digest else None
+    except ValueError as error:
+        raise PolicyError("pcr_digest is not base64url") from error
+    return Tpm2Rule(str(hash_name), str(key), None if bank is None else str(bank), pcrs, values)
+
+
+def _pcr_ids(given: object) -> tuple[int, ...]:
+    """`"7,0"`, `["4", 16]` or `["4,16"]`; blanks are removed, nothing means no PCR."""
+    parts = given if isinstance(given, list) else [given]
+    if given is None or given in ("", []):
+        return ()
+    if not all(isinstance(part, str) or (type(part) is int and isinstance(given, list)) for part in parts):
+        raise PolicyError("pcr_ids is no text and no list", hint='"pcr_ids": "7,11"')
+    try:
+        return parse_pcr_ids(",".join(str(part) for part in parts).replace(" ", ""))
+    except ValueError as error:
+        raise PolicyError(f"pcr_ids is {error}", hint='"pcr_ids": "7,11"') from error
+
+
+def _pkcs11(config: Mapping[str, object]) -> Pkcs11Rule:
+    uri, mechanism = config.get("uri"), config.get("mechanism")
+    if not isinstance(uri, str) or not uri.startswith("pkcs11:"):
+        raise PolicyError(
+            "PKCS#11 URI with invalid format", hint='"uri": "pkcs11:module-path=/usr/lib/…;token=…;object=…"'
+        )
+    if mechanism not in (None, "", "RSA-PKCS", "RSA-PKCS-OAEP"):
+        raise PolicyError("mechanism is not RSA-PKCS or RSA-PKCS-OAEP")
+    return Pkcs11Rule(uri, str(mechanism) if mechanism else None)
 
 
 def _sss(config: Mapping[str, object], *, depth: int) -> SssRule:

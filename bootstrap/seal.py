@@ -15,10 +15,13 @@ from typing import Protocol, TypeAlias
 from unlatch.bootstrap import jose
 from unlatch.bootstrap.advertisement import Advertisement
 from unlatch.bootstrap.jose import Jwk
+from unlatch.bootstrap.pins.hardware import NO_ADVICE, Hardware
 from unlatch.bootstrap.pins.tree import RECOVERY_PIN
-from unlatch.bootstrap.policy import PolicyError, Rule, SssRule, TangRule
+from unlatch.bootstrap.policy import Pkcs11Rule, PolicyError, Rule, SssRule, TangRule, Tpm2Rule
 from unlatch.errors import ConfigError
 from unlatch.memguard._native import Secret, jwe_seal, jwe_seal_to, sss_split
+
+CONTENT_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class RecoveryTarget:
     key: Jwk
 
 
-Target: TypeAlias = TangTarget | SssTarget | RecoveryTarget
+Target: TypeAlias = TangTarget | Tpm2Rule | Pkcs11Rule | SssTarget | RecoveryTarget
+"""Hardware is its own target: nothing has to be fetched or trusted before it seals."""
 
 
 class Advertiser(Protocol):
@@ -85,6 +89,8 @@ def resolve(
             for child in rule.children
         )
         return SssTarget(rule.threshold, children)
+    if isinstance(rule, Tpm2Rule | Pkcs11Rule):
+        return rule
     advertisement = Advertisement.parse(_body(rule, advertiser))
     # clevis takes the literal "any" for "no check"; our own policies say so with a flag.
     if rule.thumbprint is not None and pin_matters:
@@ -102,15 +108,23 @@ def with_recovery(target: Target, key: Jwk) -> SssTarget:
     return SssTarget(1, (target, RecoveryTarget(key)))
 
 
-def encrypt(plaintext: Secret, target: Target, *, extra: Mapping[str, object] | None = None) -> bytes:
+def encrypt(
+    plaintext: Secret,
+    target: Target,
+    *,
+    extra: Mapping[str, object] | None = None,
+    hardware: Hardware = NO_ADVICE,
+) -> bytes:
     """Seal a plaintext.
 
     Args:
         plaintext: in locked memory.
         target: whom to seal to.
         extra: further members of the outermost header (`unlatch`, `cty`).
+        hardware: how TPM and tokens are reached, and what they need.
 
     Raises:
+        UnlatchError: TPM or token did not seal.
         ConfigError: the exchange key is on no known curve, or the file would be too large.
     """
     header = dict(extra or {})
@@ -119,13 +133,18 @@ def encrypt(plaintext: Secret, target: Target, *, extra: Mapping[str, object] | 
             tang = {"adv": {"keys": [jose.public_part(key) for key in target.keys]}, "url": target.url}
             header |= {"clevis": {"pin": "tang", "tang": tang}, "kid": jose.thumbprint(target.exchange_key)}
             return jwe_seal_to(jose.write_json(header), plaintext, jose.write_json(target.exchange_key))
+        case Tpm2Rule() | Pkcs11Rule():
+            content_key = Secret.random(CONTENT_KEY_BYTES)
+            header |= {"clevis": hardware.wrap(content_key, target)}
+            return jwe_seal(jose.write_json(header), plaintext, content_key)
         case RecoveryTarget():
             header |= {"clevis": {"pin": RECOVERY_PIN, RECOVERY_PIN: {}}, "kid": jose.thumbprint(target.key)}
             return jwe_seal_to(jose.write_json(header), plaintext, jose.write_json(target.key))
         case SssTarget():
             prime, key, shares = sss_split(target.threshold, len(target.children))
             jwes = [
-                encrypt(share, child).decode() for share, child in zip(shares, target.children, strict=True)
+                encrypt(share, child, hardware=hardware).decode()
+                for share, child in zip(shares, target.children, strict=True)
             ]
             sss = {"jwe": jwes, "p": jose.encode(prime), "t": target.threshold}
             header |= {"clevis": {"pin": "sss", "sss": sss}}
@@ -139,7 +158,7 @@ def trust_of(target: Target) -> dict[str, str]:
             return {target.url: target.trust}
         case SssTarget():
             return {url: trust for child in target.children for url, trust in trust_of(child).items()}
-        case RecoveryTarget():
+        case _:
             return {}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from unlatch.bootstrap import jose
-from unlatch.bootstrap.pins import tree
+from unlatch.bootstrap.pins import tpm2_header, tree
 from unlatch.bootstrap.pins.tree import BrokenPin, Child, Pin, SssPin, TangPin, UnknownPin
 from unlatch.errors import DamagedFileError
 
@@ -138,6 +138,10 @@ def _pin(header: Mapping[str, object], *, depth: int) -> Pin:
                 raise DamagedFileError(f"sss: more than {MAX_DEPTH} sharings inside each other", hint=NOT_ONE)
             threshold, prime, children = tree.parse_sss_frame(header)
             return SssPin(threshold, prime, tuple(_child(child, depth=depth + 1) for child in children))
+        case "tpm2":
+            return tpm2_header.parse_tpm2(header)
+        case tpm2_header.SIGNED_PIN:
+            return tpm2_header.parse_signed(header)
         case "null":
             return tree.parse_null(header)
         case tree.RECOVERY_PIN:

@@ -97,6 +97,8 @@ def _tree(pin: Pin, *, indent: str) -> Iterator[str]:
             yield f"{indent}{'this happens' if count == 1 else which}"
             for child in pin.children:
                 yield from _tree(child.pin, indent=indent + "  ")
+        case tree.Tpm2Pin():
+            yield f"{indent}the TPM that sealed it gives the key back, and {pin.needs}"
         case tree.RecoveryPin():
             yield f"{indent}somebody brings the offline recovery key"
             yield f"{indent}  key      {pin.kid}"
@@ -123,6 +125,12 @@ def _pin_facts(pin: Pin) -> dict[str, object]:
         case tree.SssPin():
             children = [_pin_facts(child.pin) for child in pin.children]
             return {"pin": "sss", "threshold": pin.threshold, "children": children}
+        case tree.Tpm2Pin():
+            pcrs = {"bank": pin.bank, "pcrs": list(pin.pcrs)} if pin.pcrs else None
+            signed = (
+                None if pin.authority is None else {"authority": _digest(pin.authority), "for": pin.reference}
+            )
+            return {"pin": "tpm2", "hash": pin.hash, "key": pin.key, "pcrs": pcrs, "signed_pcrs": signed}
         case tree.RecoveryPin():
             return {"pin": "recovery", "kid": pin.kid}
         case tree.NullPin():
@@ -131,6 +139,15 @@ def _pin_facts(pin: Pin) -> dict[str, object]:
             return {"pin": pin.name, "known": False}
         case tree.BrokenPin():
             return {"pin": None, "broken": pin.reason}
+
+
+def _digest(spki: bytes) -> str:
+    """SHA-256 of a public key in base64url, as `tpm policy make-key` shows it."""
+    import hashlib
+
+    from unlatch.bootstrap import jose
+
+    return jose.encode(hashlib.sha256(spki).digest())
 
 
 def _losses(pin: Pin) -> int:
@@ -163,15 +180,20 @@ def _warnings(sealed: SealedFile) -> Iterator[str]:
 
 
 def _foreign(sealed: SealedFile) -> bool:
-    """Whether nothing but the offline key would be left to clevis."""
+    """Whether clevis has no program for it: only the offline key, or signed PCR values."""
     from unlatch.bootstrap.pins import tree
 
-    return isinstance(sealed.pin, tree.RecoveryPin | tree.BrokenPin)
+    pin = sealed.pin
+    return isinstance(pin, tree.RecoveryPin | tree.BrokenPin) or (
+        isinstance(pin, tree.Tpm2Pin) and pin.authority is not None
+    )
 
 
 def _clevis_words(sealed: SealedFile) -> str:
     from unlatch.bootstrap.pins import tree
 
+    if _foreign(sealed):
+        return "clevis decrypt does not open it"
     if any(isinstance(leaf, tree.TangPin) and leaf.workload for leaf in tree.leaves(sealed.pin)):
         return "clevis decrypt opens it too, where the gate lets stock clients ask"
     return "clevis decrypt opens it too"

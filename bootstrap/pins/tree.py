@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 from unlatch.bootstrap import jose
 from unlatch.bootstrap.jose import Jwk
+from unlatch.bootstrap.pins.members import ALTERED as ALTERED
+from unlatch.bootstrap.pins.members import member as _member
+from unlatch.bootstrap.pins.tpm2_header import Tpm2Pin as Tpm2Pin
 from unlatch.errors import ConfigError, DamagedFileError
 
 PRIME_BYTES = 32
@@ -84,7 +87,7 @@ class BrokenPin:
     reason: str
 
 
-Pin: TypeAlias = TangPin | SssPin | RecoveryPin | NullPin | UnknownPin | BrokenPin
+Pin: TypeAlias = TangPin | Tpm2Pin | SssPin | RecoveryPin | NullPin | UnknownPin | BrokenPin
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,16 +203,8 @@ def parse_recovery(header: Mapping[str, object]) -> RecoveryPin:
     return RecoveryPin(kid)
 
 
-ALTERED = "the header was altered after sealing, or cut short: restore the file from a copy"
 RECOVERY_PIN = "unlatch-recovery"
 """Real clevis has no program of this name, so it skips the branch and opens another."""
-
-
-def _member(holder: Mapping[str, object], name: str) -> Mapping[str, object]:
-    value = holder.get(name)
-    if not isinstance(value, dict):
-        raise DamagedFileError(f"header has no {name} object", hint=ALTERED)
-    return value
 
 
 def _advertised(adv: object) -> list[Jwk]:

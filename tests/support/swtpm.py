@@ -114,15 +114,16 @@ class Swtpm:
         shutil.rmtree(self.folder)
 
     def _answers(self) -> bool:
-        """Wait for its control port, or for its end."""
+        """Wait for both ports, or for its end."""
         assert self._process is not None
-        while self._process.poll() is None:
+        waiting = [self.port, self.port + 1]
+        while waiting and self._process.poll() is None:
             try:
-                socket.create_connection(("127.0.0.1", self.port + 1), timeout=5).close()
+                socket.create_connection(("127.0.0.1", waiting[0]), timeout=5).close()
             except ConnectionRefusedError:
                 continue
-            return True
-        return False
+            waiting.pop(0)
+        return not waiting
 
 
 def _two_free_ports() -> int:

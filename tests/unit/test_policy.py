@@ -48,7 +48,7 @@ def test_configuration_is_read_as_clevis_reads_it(pin: str, config: str, rule: o
         ("sss", '{"t":0,"pins":{"tang":{"url":"u"}}}', "Invalid threshold: 0 of 1"),
         ("sss", '{"t":2,"pins":{"tang":{"url":"u"}}}', "Invalid threshold: 2 of 1"),
         ("sss", '{"t":1,"pins":{"tang":[1]}}', "no object"),
-        ("sss", '{"t":1,"pins":{"tpm2":{}}}', "cannot seal to pin 'tpm2'"),
+        ("sss", '{"t":1,"pins":{"yubikey":{}}}', "cannot seal to pin 'yubikey'"),
         ("sss", '{"pins":{"sss":' * 9 + "{}" + "}}" * 9, "inside each other"),
     ],
 )

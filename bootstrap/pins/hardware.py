@@ -1,0 +1,52 @@
+"""How TPM and tokens are reached, as configuration and command line say it.
+
+The pins themselves, and the libraries that they need, are imported when one is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlatch.bootstrap.pins.tpm2_header import Tpm2Pin
+from unlatch.bootstrap.policy import Pkcs11Rule, Tpm2Rule
+from unlatch.errors import ConfigError
+from unlatch.memguard._native import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a header cannot know. Everything is optional."""
+
+    tcti: str | None = None
+    """How the TPM is reached; None: from the environment, else the kernel's device."""
+    signed_pcrs: tuple[Path, ...] = ()
+    """Files of signed PCR values."""
+
+    def tpm2(self, compact: bytes, pin: Tpm2Pin) -> Secret:
+        """Give the content key of a JWE sealed by the TPM; see `pins.tpm2.recover`."""
+        from unlatch.bootstrap.pins import signed_pcrs, tpm2
+
+        signed = [one for path in self.signed_pcrs for one in signed_pcrs.read(_bytes(path))]
+        return tpm2.recover(compact, pin, tcti=self.tcti, signed=signed)
+
+    def wrap(self, key: Secret, rule: Tpm2Rule | Pkcs11Rule) -> Mapping[str, object]:
+        """Seal a content key in hardware; gives the header's `clevis` object."""
+        from unlatch.bootstrap.pins import tpm2
+
+        assert isinstance(rule, Tpm2Rule)
+        return tpm2.wrap(key, rule, tcti=self.tcti)
+
+
+NO_ADVICE = Hardware()
+
+
+def _bytes(path: Path) -> bytes:
+    from unlatch.bootstrap.pins.signed_pcrs import MAX_FILE_BYTES
+
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read the signed PCR values: {error.strerror}, {path}") from error
