@@ -23,7 +23,13 @@ def started(folder: Path, *arguments: str, terminal: int | None = None) -> subpr
         stderr=subprocess.PIPE if terminal is None else terminal,
         env=environment(folder) | {"TMPDIR": str(folder)},
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
+
+
+def heed_interrupts() -> None:
+    """A test run in the background of a shell ignores SIGINT; a person's terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def processes_of(folder: Path) -> list[int]:
