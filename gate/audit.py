@@ -224,9 +224,10 @@ def check_extends(report: Report, *, size: int, root: bytes) -> None:
 def _read_head(line: bytes) -> str:
     try:
         head = strict_json.read_object(line)
+        strict_json.check_version(head.get("unlatch-audit"), 1)
     except ValueError as error:
         raise AuditError("not an export of an audit log") from error
     note = head.get("checkpoint")
-    if head.get("unlatch-audit") != 1 or not isinstance(note, str):
-        raise AuditError("not an export of an audit log of version 1")
+    if not isinstance(note, str):
+        raise AuditError("an export of an audit log without a checkpoint")
     return note

@@ -104,8 +104,7 @@ def read_enrolment(data: bytes) -> tuple[Link, Change]:
         members = strict_json.read_object(data)
         if rfc8785.dumps(members) != data:
             raise ValueError("not canonical")
-        if members.pop("unlatch", None) != 1:
-            raise ValueError("another version")
+        strict_json.check_version(members.pop("unlatch", None), 1)
         kind = _KINDS[members.pop("kind", "")]
         link = Link(
             *(

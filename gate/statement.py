@@ -130,8 +130,7 @@ def session_message(*, gate: str, origin: str, nonce: str) -> bytes:
 
 
 def _check_members(members: dict[str, Any]) -> None:
-    if members.pop("unlatch", None) != 1:
-        raise ValueError("another version")
+    strict_json.check_version(members.pop("unlatch", None), 1)
     if members.get("decision") not in ("approve", "deny"):
         raise ValueError("neither approve nor deny")
     if not all(isinstance(members.get(name), str) for name in _TEXTS):

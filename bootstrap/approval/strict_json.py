@@ -23,6 +23,16 @@ def read_object(data: bytes) -> dict[str, Any]:
     return value
 
 
+def check_version(value: object, version: int) -> None:
+    """Refuse another format. True is no 1 here, although Python says so.
+
+    Raises:
+        ValueError: it is another.
+    """
+    if type(value) is not int or value != version:
+        raise ValueError(f"another version than {version}")
+
+
 def _check(value: object) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
