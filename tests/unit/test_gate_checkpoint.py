@@ -45,7 +45,7 @@ def test_verifier_key_is_written_as_it_was_read() -> None:
     "text",
     [
         "", "name", "name+530d903a", EXAMPLE_KEY.replace("530d903a", "530d903b"), EXAMPLE_KEY[:-4],
-        EXAMPLE_KEY.replace("example.com", "example com"), EXAMPLE_KEY.replace("AeAeky", "BeAeky"), EXAMPLE_KEY + "=",
+        EXAMPLE_KEY.replace("example.com", "example com"), EXAMPLE_KEY + "=",
         "+" + EXAMPLE_KEY.partition("+")[2], "\u00e4+530d903a+\u00e4",
     ],
 )  # fmt: skip
