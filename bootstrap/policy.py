@@ -6,7 +6,7 @@ pkcs11, `{"t": 1, "pins": {"tang": [{…}, {…}]}}` for sss. Unknown members ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -94,6 +94,26 @@ def parse_any_policy(config: str) -> Rule:
     """Read a configuration and tell the pin by its members: `pins` sss, `uri` pkcs11, `url` tang, else tpm2."""
     marks = {'"pins"': "sss", '"uri"': "pkcs11", '"url"': "tang"}
     return parse_policy(next((pin for mark, pin in marks.items() if mark in config), "tpm2"), config)
+
+
+def all_of(rules: Sequence[Rule]) -> Rule:
+    """Require every one of some rules; a lone one stays as it is."""
+    return rules[0] if len(rules) == 1 else SssRule(len(rules), tuple(rules))
+
+
+def parse_pcrs(text: str) -> tuple[str | None, tuple[int, ...]]:
+    """Read PCRs as the command line takes them: `7,11` or `sha256:7,11`.
+
+    Raises:
+        PolicyError: something else.
+    """
+    bank, colon, indices = text.rpartition(":")
+    if colon and bank not in HASHES:
+        raise PolicyError(f"PCR bank is not one of {', '.join(HASHES)}")
+    pcrs = _pcr_ids(indices)
+    if not 1 <= len(set(pcrs)) <= MAX_PCRS:
+        raise PolicyError(f"expected one to {MAX_PCRS} PCRs", hint="sha256:7,11")
+    return bank or None, pcrs
 
 
 def _rule(pin: str, config: Mapping[str, object], *, depth: int) -> Rule:

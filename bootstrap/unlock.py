@@ -23,6 +23,7 @@ from unlatch.bootstrap.approval.client import Event, GateTransport, Waiting
 from unlatch.bootstrap.approval.console import show
 from unlatch.bootstrap.hook import HookAnswer, run_hook
 from unlatch.bootstrap.open import recover_content_key
+from unlatch.bootstrap.pins.hardware import beside
 from unlatch.bootstrap.sealed import MAX_BYTES, SealedFile
 from unlatch.errors import ConfigError, DamagedFileError, UnavailableError, UnlatchError
 from unlatch.memguard._native import Secret
@@ -127,7 +128,7 @@ def _recover(
         uniform=lambda limit: random.uniform(0, limit),  # noqa: S311 - spreads load, guards nothing
         on_event=on_event,
     )
-    return recover_content_key(sealed, transport=transport)
+    return recover_content_key(sealed, transport=transport, hardware=beside(Path(job["bundle"])))
 
 
 def read_sealed(path: Path) -> SealedFile:

@@ -13,6 +13,7 @@ import click
 from unlatch.errors import UsageError
 
 if TYPE_CHECKING:
+    from unlatch.bootstrap.pins.hardware import Hardware
     from unlatch.bootstrap.pins.tang import Transport
     from unlatch.bootstrap.sealed import SealedFile
     from unlatch.memguard._native import Secret
@@ -59,13 +60,21 @@ def command(
     A private key is never printed on a terminal. Example: unlatch open pay.jwe --secret tls --out tls.pem
     """
     from unlatch.bootstrap import files
+    from unlatch.bootstrap.pins.hardware import beside
 
     sealed = files.read_sealed(file)
     if out is not None:
         files.refuse_existing(out, force=force)
     key_of_last_resort = files.read_secret(recovery_key, MAX_KEY_BYTES) if recovery_key else None
     transport = _transport(sealed, timeout=timeout, wait=not no_wait, reason=reason)
-    secret = _open(sealed, name, transport=transport, recovery_key=key_of_last_resort, timeout=timeout)
+    secret = _open(
+        sealed,
+        name,
+        transport=transport,
+        recovery_key=key_of_last_resort,
+        timeout=timeout,
+        hardware=beside(file),
+    )
     if out is not None:
         files.write_secret(out, secret, force=force)
         return
@@ -109,6 +118,7 @@ def _open(
     transport: Transport,
     recovery_key: Secret | None,
     timeout: float | None,
+    hardware: Hardware,
 ) -> Secret:
     from unlatch.bootstrap.open import recover_content_key
     from unlatch.memguard._native import Bundle, jwe_open
@@ -116,7 +126,11 @@ def _open(
     if name is not None and not sealed.is_bundle:
         raise UsageError("this file is no bundle: it holds one secret", hint="leave --secret out")
     content_key = recover_content_key(
-        sealed, transport=transport, recovery_key=recovery_key, asking_timeout=timeout
+        sealed,
+        transport=transport,
+        recovery_key=recovery_key,
+        asking_timeout=timeout,
+        hardware=hardware,
     )
     plaintext = jwe_open(sealed.compact, content_key)
     content_key.wipe()

@@ -14,6 +14,7 @@ from unlatch.errors import ConfigError, UntrustedGateError, UsageError
 if TYPE_CHECKING:
     from unlatch.bootstrap.advertisement import Advertisement
     from unlatch.bootstrap.bundling import Batch, Ingredient
+    from unlatch.bootstrap.policy import Rule
     from unlatch.bootstrap.seal import Target
 
 DEFAULT_ALGORITHM = "ecdsa-p256"
@@ -38,6 +39,21 @@ WHERE_TO = [
     click.option(
         "--recovery", type=click.Path(path_type=Path), help="Public half of an offline key: a second way in."
     ),
+]
+HARDWARE = [
+    click.option(
+        "--tpm", is_flag=True, help="This machine's TPM must agree too; alone: nothing but the TPM."
+    ),
+    click.option(
+        "--pcrs", metavar="[BANK:]7,11", help="The TPM agrees while these PCRs stay as they are now."
+    ),
+    click.option(
+        "--pcr-policy",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The TPM agrees to the PCR values that this key signs (unlatch tpm policy make-key).",
+    ),
+    click.option("--pcr-policy-for", default="", metavar="TEXT", help="Only to values signed for this text."),
 ]
 WHAT = [
     click.option("--key", "keys", multiple=True, metavar="NAME=FILE", help="A private key in PEM."),
@@ -97,6 +113,10 @@ class Options:
     trust_on_first_use: bool
     policy: str | None
     recovery: Path | None
+    tpm: bool
+    pcrs: str | None
+    pcr_policy: Path | None
+    pcr_policy_for: str
     keys: tuple[str, ...]
     generate: tuple[str, ...]
     names: str | None
@@ -117,7 +137,7 @@ class Options:
 
 
 @click.command(name="seal")
-@_options(WHERE_TO, WHAT, RULES, FILE)
+@_options(WHERE_TO, HARDWARE, WHAT, RULES, FILE)
 def command(**given: Any) -> None:
     """Seal keys and tokens into one file that opens only under a policy.
 
@@ -148,19 +168,12 @@ def command(**given: Any) -> None:
 
 
 def _target(options: Options) -> Target:
-    from unlatch.bootstrap import seal
+    from unlatch.bootstrap import hardware_rules, seal
     from unlatch.bootstrap.pins.http import PlainTransport
-    from unlatch.bootstrap.policy import TangRule, parse_any_policy
 
-    if (options.to is None) == (options.policy is None):
-        raise UsageError(
-            "say where to: --to URL or --policy JSON", hint="unlatch seal --to https://gate.example/s/NAME …"
-        )
-    if options.policy is not None:
-        rule = parse_any_policy(_policy_text(options.policy))
-    else:
-        assert options.to is not None
-        rule = TangRule(_address(options), options.thp, None if options.adv is None else str(options.adv))
+    rule = _rule(options)
+    if (told := hardware_rules.advice(rule)) is not None:
+        click.echo(f"hint: {told}", err=True)
     trusted = "first-use" if options.trust_on_first_use else None
     target = seal.resolve(rule, advertiser=PlainTransport(), accept=_acceptor(trusted))
     if options.recovery is None:
@@ -170,6 +183,32 @@ def _target(options: Options) -> Target:
     except OSError as error:
         raise ConfigError(f"cannot read: {error.strerror}, {options.recovery}") from error
     return seal.with_recovery(target, key)
+
+
+def _rule(options: Options) -> Rule:
+    """What the command line wants: a server or a policy, hardware, or both together."""
+    from unlatch.bootstrap import hardware_rules
+    from unlatch.bootstrap.policy import TangRule, all_of, parse_any_policy
+
+    hardware = hardware_rules.tpm_rule(
+        wanted=options.tpm,
+        pcrs=options.pcrs,
+        policy_key=options.pcr_policy,
+        reference=options.pcr_policy_for,
+    )
+    if options.to is not None and options.policy is not None:
+        raise UsageError("say where to once: --to and --policy exclude each other", hint="a policy names its servers")
+    if options.policy is not None:
+        return all_of([parse_any_policy(_policy_text(options.policy)), *hardware])
+    if options.to is not None:
+        adv = None if options.adv is None else str(options.adv)
+        return all_of([TangRule(_address(options), options.thp, adv), *hardware])
+    if not hardware:
+        raise UsageError(
+            "say where to: --to URL, --policy JSON or --tpm",
+            hint="unlatch seal --to https://gate.example/s/NAME …",
+        )
+    return all_of(hardware)
 
 
 def _policy_text(policy: str) -> str:

@@ -42,6 +42,12 @@ class Hardware:
 NO_ADVICE = Hardware()
 
 
+def beside(sealed: Path) -> Hardware:
+    """Look beside a sealed file for what its header cannot know: signed PCR values in FILE.pcrs."""
+    values = sealed.with_name(f"{sealed.name}.pcrs")
+    return Hardware(signed_pcrs=(values,) if values.exists() else ())
+
+
 def _bytes(path: Path) -> bytes:
     from unlatch.bootstrap.pins.signed_pcrs import MAX_FILE_BYTES
 

@@ -111,6 +111,25 @@ def sign(
     )
 
 
+def read_public_key(pem: bytes) -> bytes:
+    """Read a policy key's public half from PEM; gives SubjectPublicKeyInfo in DER.
+
+    Raises:
+        ConfigError: it is none, or not on P-256.
+    """
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except ValueError as error:
+        raise ConfigError(
+            "no public key in PEM", hint="unlatch tpm policy make-key --out FILE makes FILE and FILE.pub"
+        ) from error
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    tpm_policy.authority_public(spki)
+    return spki
+
+
 def read(data: bytes) -> list[SignedPcrs]:
     """Read a file of signed values.
 
