@@ -12,68 +12,29 @@ Rules of the state machine:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
-import signal
-import socket
-import uuid
 from pathlib import Path
 from typing import Any
 
 from unlatch.errors import ConfigError, UnavailableError, UnlatchError
-from unlatch.memguard.control import GuardControl, guard_program
 from unlatch.proxy import config_file
-from unlatch.proxy.child import Child
 from unlatch.proxy.config_file import LoadedConfig
 from unlatch.proxy.door import Door
+from unlatch.proxy.guard_process import Guard
 from unlatch.proxy.log import log
 from unlatch.proxy.notify import notify
 from unlatch.proxy.unlocking import Outcome, unlock
 from unlatch.proxy.wiring import KeyInfo, RouteIds, Wiring, read_wiring
+from unlatch.proxy.workers import Workers
 
 # Exit codes after which asking again may help (docs/operations.md).
 RETRY_CODES = frozenset({1, 11, 15, 19})
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
+FIRST_RESTART_PAUSE = 0.05
 LONGEST_RESTART_PAUSE = 5.0
-
-
-class Guard:
-    """The guard process and its control connection."""
-
-    def __init__(self, process: asyncio.subprocess.Process, control: GuardControl) -> None:
-        self.process = process
-        self.control = control
-
-    @classmethod
-    async def start(cls) -> Guard:
-        """Start guard, locked and empty."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        with theirs:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    str(guard_program()),
-                    *("--control-fd", str(theirs.fileno())),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-                )
-            except OSError as error:
-                ours.close()
-                raise ConfigError(f"cannot start {guard_program()}: {error.strerror}") from error
-        guard = cls(process, GuardControl(ours))
-        await guard.control.status()
-        return guard
-
-    async def end(self) -> None:
-        """End guard; what it held is wiped."""
-        if self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGKILL)
-            await self.process.wait()
-        self.control.close()
+CALM_SECONDS = 10.0
 
 
 class Supervisor:
@@ -83,16 +44,10 @@ class Supervisor:
         self._path = path
         self._ids = RouteIds()
         self._wiring = read_wiring(config_file.load(path), self._ids)
-        self._workers = self._config.workers or min(os.cpu_count() or 1, 16)
-        self._node = uuid.uuid4().hex
-        self._door = Door(
-            [address for one in self._config.listeners for address in one.bind], workers=self._workers
-        )
+        count = self._config.workers or min(os.cpu_count() or 1, 16)
+        self._door = Door([address for one in self._config.listeners for address in one.bind], workers=count)
+        self._workers = Workers(self._door, count=count)
         self._guard: Guard | None = None
-        self._edge: Child | None = None
-        self._egress: Child | None = None
-        self._guard_sockets: dict[str, list[socket.socket]] = {"edge": [], "egress": []}
-        self._between: socket.socket | None = None
         self._keys: dict[str, KeyInfo] = {}
         self._served_once = False
         self._reason: str | None = None
@@ -218,10 +173,7 @@ class Supervisor:
     async def _start_serving(self) -> None:
         assert self._guard
         await self._configure(self._wiring)
-        self._open_guard_sockets()
-        if self._wiring.needs_egress:
-            await self._start_egress()
-        await self._start_edge()
+        await self._workers.start(self._guard, self._wiring, self._keys)
         self._door.open()
         self._served_once = True
         self._set_state("serving", addresses=self.addresses)
@@ -239,73 +191,6 @@ class Supervisor:
         }
         for warning in answer.get("warnings", []):
             log("warning", message=warning)
-
-    def _open_guard_sockets(self) -> None:
-        for sockets in self._guard_sockets.values():
-            for one in sockets:
-                one.close()
-            sockets.clear()
-
-    async def _guard_socket(self, role: str, **rights: Any) -> socket.socket:
-        assert self._guard
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            await self._guard.control.worker(theirs.fileno(), role=role, **rights)
-        return ours
-
-    async def _start_edge(self) -> None:
-        sockets = [
-            await self._guard_socket(
-                "edge",
-                node=self._node,
-                keys=self._wiring.key_ids(self._keys),
-                rate=self._config.limits.signatures,
-            )
-            for _ in range(self._workers)
-        ]
-        self._replace_guard_sockets("edge", sockets)
-        edge_end: socket.socket | None = None
-        if self._egress is not None:
-            edge_end, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with egress_end:
-                await self._egress.give("edge", egress_end.fileno())
-            self._between = edge_end
-        listening = [one for group in self._door.sockets.values() for one in group]
-        given = [*sockets, *listening] + ([edge_end] if edge_end else [])
-        self._edge = await Child.start(
-            "edge", self._edge_config(self._wiring), [one.fileno() for one in given]
-        )
-        log("edge started", pid=self._edge.process.pid)
-
-    def _edge_config(self, wiring: Wiring) -> dict[str, Any]:
-        config = wiring.edge(self._keys)
-        for listener in config["listeners"]:
-            listener["sockets"] = [one.fileno() for one in self._door.sockets[listener["name"]]]
-        return config | {
-            "workers": self._workers,
-            "node": self._node,
-            "guard": [one.fileno() for one in self._guard_sockets["edge"]],
-            "egress": self._between.fileno() if self._between else None,
-        }
-
-    async def _start_egress(self) -> None:
-        one = await self._guard_socket("egress")
-        self._replace_guard_sockets("egress", [one])
-        edge_end, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with egress_end:
-            config = self._wiring.egress() | {"guard": [one.fileno()], "edge": egress_end.fileno()}
-            self._egress = await Child.start("egress", config, [one.fileno(), egress_end.fileno()])
-        if self._edge is not None:
-            await self._edge.give("egress", edge_end.fileno())
-        if self._between is not None:
-            self._between.close()
-        self._between = edge_end
-        log("egress started", pid=self._egress.process.pid)
-
-    def _replace_guard_sockets(self, role: str, sockets: list[socket.socket]) -> None:
-        for one in self._guard_sockets[role]:
-            one.close()
-        self._guard_sockets[role] = sockets
 
     async def _serve(self) -> None:
         """Until guard dies or the proxy is locked again."""
@@ -338,41 +223,31 @@ class Supervisor:
 
     async def _keep(self, role: str) -> None:
         """Start a child again whenever it ends, at growing intervals while it keeps ending."""
-        pause = 0.05
+        clock = asyncio.get_running_loop().time
+        pause = FIRST_RESTART_PAUSE
         while True:
-            child = self._edge if role == "edge" else self._egress
-            if child is None:
-                await asyncio.Event().wait()
-                continue
-            started = asyncio.get_running_loop().time()
-            status = await child.process.wait()
+            started = clock()
+            status = await self._workers.ended(role)
             log(f"{role} died", status=status)
-            if asyncio.get_running_loop().time() - started > 10:
-                pause = 0.05
+            if clock() - started > CALM_SECONDS:
+                pause = FIRST_RESTART_PAUSE
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_RESTART_PAUSE)
             async with self._changing:
-                await child.kill()
-                if role == "edge":
-                    await self._start_edge()
-                else:
-                    await self._start_egress()
+                assert self._guard
+                try:
+                    await self._workers.restart(role, self._guard, self._wiring, self._keys)
+                except UnlatchError as error:
+                    # Guard still holds what a person opened: trying again asks nobody.
+                    log("failed", message=str(error), hint=error.hint)
 
     async def _close_everything(self, drain: float) -> None:
         """Shut the door, end edge and egress, end guard: what it held is wiped with it."""
         self._door.shut()
-        edge, egress, guard = self._edge, self._egress, self._guard
-        self._edge = self._egress = self._guard = None
-        if edge is not None:
-            await (edge.drain(drain) if drain else edge.kill())
-        if egress is not None:
-            await egress.kill()
+        await self._workers.end(drain)
+        guard, self._guard = self._guard, None
         if guard is not None:
             await guard.end()
-        if self._between is not None:
-            self._between.close()
-            self._between = None
-        self._open_guard_sockets()
 
     def ask(self, reason: str | None) -> None:
         """Ask again by hand, after a denial or `relock`."""
@@ -402,34 +277,18 @@ class Supervisor:
                 "the addresses of listeners cannot change while the proxy runs", hint="restart the proxy"
             )
         async with self._changing:
-            if self.state != "serving" or self._edge is None:
+            if self.state != "serving":
                 self._wiring = wiring
                 return [f"taken over; the proxy is {self.state}"]
             await self._configure(wiring)
             try:
-                await self._hand_over(wiring)
+                await self._workers.reload(self._wiring, wiring, self._keys)
             except UnlatchError:
                 await self._configure(self._wiring)
                 raise
             self._wiring = wiring
         log("reloaded", digest=wiring.loaded.digest)
         return ["reloaded"]
-
-    async def _hand_over(self, wiring: Wiring) -> None:
-        assert self._edge
-        if not set(wiring.key_ids(self._keys)) <= set(self._wiring.key_ids(self._keys)):
-            raise ConfigError(
-                "a key that this start did not use cannot be added by reload",
-                hint="restart the proxy to use it",
-            )
-        if wiring.needs_egress != self._wiring.needs_egress:
-            raise ConfigError(
-                "the first or last inject route cannot come or go by reload", hint="restart the proxy"
-            )
-        if self._egress is not None:
-            one = self._guard_sockets["egress"][0]
-            await self._egress.reload(wiring.egress() | {"guard": [one.fileno()], "edge": None})
-        await self._edge.reload(self._edge_config(wiring))
 
     async def csr(self, name: str) -> str:
         """A certificate request for a sealed key, made and signed by guard from the sealed names."""
@@ -439,11 +298,7 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         """What `unlatch status` shows."""
-        children: dict[str, Any] = {}
-        for role, child in (("edge", self._edge), ("egress", self._egress)):
-            if child is not None:
-                sockets = self._guard_sockets[role]
-                children[role] = {"pid": child.process.pid, "guard": [one.fileno() for one in sockets]}
+        children = self._workers.describe()
         if self._guard is not None:
             children["guard"] = {"pid": self._guard.process.pid}
             if self.state == "serving":

@@ -1,0 +1,57 @@
+"""The guard process and its control connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from typing import Any
+
+from unlatch.errors import ConfigError
+from unlatch.memguard.control import GuardControl, guard_program
+
+
+class Guard:
+    """One running guard."""
+
+    def __init__(self, process: asyncio.subprocess.Process, control: GuardControl) -> None:
+        self.process = process
+        self.control = control
+
+    @classmethod
+    async def start(cls) -> Guard:
+        """Start guard, locked and empty."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    str(guard_program()),
+                    *("--control-fd", str(theirs.fileno())),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+                )
+            except OSError as error:
+                ours.close()
+                raise ConfigError(f"cannot start {guard_program()}: {error.strerror}") from error
+        guard = cls(process, GuardControl(ours))
+        await guard.control.status()
+        return guard
+
+    async def worker_socket(self, role: str, **rights: Any) -> socket.socket:
+        """A new socket on which guard serves one worker of edge, or egress."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            await self.control.worker(theirs.fileno(), role=role, **rights)
+        return ours
+
+    async def end(self) -> None:
+        """End guard; what it held is wiped."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
+            await self.process.wait()
+        self.control.close()

@@ -1,0 +1,147 @@
+"""Edge and egress, and the sockets that join them to guard and to each other.
+
+A dead one is started again with new sockets to guard; the other keeps running and gets the new end of the socket
+between them. The listening sockets belong to the door and outlive both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import uuid
+from typing import Any
+
+from unlatch.errors import ConfigError
+from unlatch.proxy.child import Child
+from unlatch.proxy.door import Door
+from unlatch.proxy.guard_process import Guard
+from unlatch.proxy.log import log
+from unlatch.proxy.wiring import KeyInfo, Wiring
+
+
+class Workers:
+    """The two programs of one run: from one unlock to the end of its guard."""
+
+    def __init__(self, door: Door, *, count: int) -> None:
+        self._door = door
+        self._count = count
+        self._node = uuid.uuid4().hex
+        self._children: dict[str, Child] = {}
+        self._sockets: dict[str, list[socket.socket]] = {"edge": [], "egress": []}
+        self._between: socket.socket | None = None
+
+    async def start(self, guard: Guard, wiring: Wiring, keys: dict[str, KeyInfo]) -> None:
+        """Start egress, if a route needs it, then edge, which is ready when this returns."""
+        if wiring.needs_egress:
+            await self._start_egress(guard, wiring)
+        await self._start_edge(guard, wiring, keys)
+
+    async def restart(self, role: str, guard: Guard, wiring: Wiring, keys: dict[str, KeyInfo]) -> None:
+        """Start one of them again, which has ended."""
+        await self._children[role].kill()
+        if role == "edge":
+            await self._start_edge(guard, wiring, keys)
+        else:
+            await self._start_egress(guard, wiring)
+
+    async def ended(self, role: str) -> int:
+        """Wait for the end of one; gives its status. One that was never started has no end."""
+        child = self._children.get(role)
+        if child is None:
+            await asyncio.Event().wait()
+            raise AssertionError
+        return await child.process.wait()
+
+    async def reload(self, before: Wiring, after: Wiring, keys: dict[str, KeyInfo]) -> None:
+        """Hand over another configuration that guard has taken already.
+
+        Raises:
+            ConfigError: it needs what only a start can give, or one of them refuses it.
+        """
+        if not set(after.key_ids(keys)) <= set(before.key_ids(keys)):
+            raise ConfigError(
+                "a key that this start did not use cannot be added by reload",
+                hint="restart the proxy to use it",
+            )
+        if after.needs_egress != before.needs_egress:
+            raise ConfigError(
+                "the first or last inject route cannot come or go by reload", hint="restart the proxy"
+            )
+        if after.needs_egress:
+            (one,) = self._sockets["egress"]
+            await self._children["egress"].reload(after.egress() | {"guard": [one.fileno()], "edge": None})
+        await self._children["edge"].reload(self._edge_config(after, keys))
+
+    async def end(self, drain: float) -> None:
+        """End both; edge may finish its requests first, in so many seconds."""
+        children, self._children = self._children, {}
+        if (edge := children.get("edge")) is not None:
+            await (edge.drain(drain) if drain else edge.kill())
+        if (egress := children.get("egress")) is not None:
+            await egress.kill()
+        if self._between is not None:
+            self._between.close()
+            self._between = None
+        for role in self._sockets:
+            self._replace_sockets(role, [])
+
+    def describe(self) -> dict[str, Any]:
+        """Process ids and descriptors, for `status`."""
+        return {
+            role: {"pid": child.process.pid, "guard": [one.fileno() for one in self._sockets[role]]}
+            for role, child in self._children.items()
+        }
+
+    async def _start_edge(self, guard: Guard, wiring: Wiring, keys: dict[str, KeyInfo]) -> None:
+        rights = {
+            "node": self._node,
+            "keys": wiring.key_ids(keys),
+            "rate": wiring.loaded.config.limits.signatures,
+        }
+        sockets = [await guard.worker_socket("edge", **rights) for _ in range(self._count)]
+        self._replace_sockets("edge", sockets)
+        edge_end: socket.socket | None = None
+        if (egress := self._children.get("egress")) is not None:
+            edge_end, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with egress_end:
+                await egress.give("edge", egress_end.fileno())
+            self._replace_between(edge_end)
+        listening = [one for group in self._door.sockets.values() for one in group]
+        given = [*sockets, *listening] + ([edge_end] if edge_end else [])
+        child = await Child.start("edge", self._edge_config(wiring, keys), [one.fileno() for one in given])
+        self._children["edge"] = child
+        log("edge started", pid=child.process.pid)
+
+    def _edge_config(self, wiring: Wiring, keys: dict[str, KeyInfo]) -> dict[str, Any]:
+        config = wiring.edge(keys)
+        for listener in config["listeners"]:
+            listener["sockets"] = [one.fileno() for one in self._door.sockets[listener["name"]]]
+        return config | {
+            "workers": self._count,
+            "node": self._node,
+            "guard": [one.fileno() for one in self._sockets["edge"]],
+            "egress": self._between.fileno() if self._between else None,
+        }
+
+    async def _start_egress(self, guard: Guard, wiring: Wiring) -> None:
+        one = await guard.worker_socket("egress")
+        self._replace_sockets("egress", [one])
+        edge_end, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with egress_end:
+            config = wiring.egress() | {"guard": [one.fileno()], "edge": egress_end.fileno()}
+            child = await Child.start("egress", config, [one.fileno(), egress_end.fileno()])
+        self._children["egress"] = child
+        if (edge := self._children.get("edge")) is not None:
+            await edge.give("egress", edge_end.fileno())
+        self._replace_between(edge_end)
+        log("egress started", pid=child.process.pid)
+
+    def _replace_sockets(self, role: str, sockets: list[socket.socket]) -> None:
+        for one in self._sockets[role]:
+            one.close()
+        self._sockets[role] = sockets
+
+    def _replace_between(self, end: socket.socket) -> None:
+        if self._between is not None:
+            self._between.close()
+        self._between = end
