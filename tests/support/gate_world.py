@@ -17,7 +17,7 @@ from unlatch.gate import checkpoint as checkpoints
 from unlatch.gate import enrolment as enrolments
 from unlatch.gate.checkpoint import LogKeys, VerifierKey
 from unlatch.gate.enrolment import AddOperator, Change, Genesis, Link, SetWorkload, write_enrolment
-from unlatch.gate.entry import request_entry
+from unlatch.gate.entry import enrol_entry, request_entry
 from unlatch.gate.judge import Case, SignedStatement, Verdict, judge
 from unlatch.gate.merkle import Tree, leaf_hash
 from unlatch.gate.roster import Roster
@@ -66,12 +66,14 @@ class World:
         }
         self.log = LogKey()
         self.tree = Tree()
+        self.entries: list[bytes] = []
         genesis = Genesis(
             name="mara", key=self.keys["mara"].line, gate=GATE, log=str(self.log.public.log), clock=str(self.log.public.clock)
         )  # fmt: skip
         data = write_enrolment(Link(seq=0, prev="", time=NOW), genesis)
         self.chain: list[tuple[bytes, str | None]] = [(data, None)]
         self.roster = Roster.begin(data)
+        self.record(enrol_entry(enrolment=data, signature=None))
         for name in operators:
             self.enrol(AddOperator(name=name, key=self.keys[name].line, admin=False))
         self.set_workload(approvers=("mara", *operators), quorum=quorum, clients=clients)
@@ -83,7 +85,14 @@ class World:
         signature = self.keys[by].sign(data, namespace=enrolments.NAMESPACE)
         self.roster = self.roster.enrol(data, signature)
         self.chain.append((data, signature))
+        self.record(enrol_entry(enrolment=data, signature=signature))
         return self.roster
+
+    def record(self, entry: bytes) -> int:
+        """Add an audit entry; gives its position."""
+        self.entries.append(entry)
+        self.tree.append(leaf_hash(entry))
+        return len(self.tree) - 1
 
     def set_workload(self, name: str = "pay", **facts: Any) -> Roster:
         """Add or change a workload."""
@@ -113,8 +122,7 @@ class World:
         receipt = Receipt(**members)
         token = f"token of {name}".encode()
         entry = request_entry(receipt, token, source="192.0.2.7", claims=data)
-        self.tree.append(leaf_hash(entry))
-        return Case(receipt=receipt, token=token, claims=data, entry=entry, index=len(self.tree) - 1)
+        return Case(receipt=receipt, token=token, claims=data, entry=entry, index=self.record(entry))
 
     def note(self, *, time: int = NOW, size: int | None = None) -> str:
         """A checkpoint of the tree."""
