@@ -63,7 +63,9 @@ def environment(home: Path) -> dict[str, str]:
 class Running:
     """A process of ours with its standard error in a file; ended with its whole session."""
 
-    def __init__(self, argv: list[str], *, folder: Path, name: str) -> None:
+    def __init__(
+        self, argv: list[str], *, folder: Path, name: str, extra: dict[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as file:
@@ -73,7 +75,7 @@ class Running:
                 stdout=file,
                 stderr=file,
                 cwd=folder,
-                env=environment(folder),
+                env=environment(folder) | (extra or {}),
                 start_new_session=True,
             )
 
@@ -121,13 +123,15 @@ class Running:
 class Proxy(Running):
     """`unlatch serve` with one TLS listener."""
 
-    def __init__(self, folder: Path, config: str, *, name: str = "proxy") -> None:
+    def __init__(
+        self, folder: Path, config: str, *, name: str = "proxy", extra: dict[str, str] | None = None
+    ) -> None:
         self.port = free_port()
         self.health = free_port()
         path = folder / f"{name}.yaml"
         path.write_text(config.replace("@port@", str(self.port)).replace("@health@", str(self.health)))
         self.config = path
-        super().__init__([*UNLATCH, "serve", "-c", str(path)], folder=folder, name=name)
+        super().__init__([*UNLATCH, "serve", "-c", str(path)], folder=folder, name=name, extra=extra)
 
     def pid(self, role: str) -> int:
         """The process that plays a role now."""
