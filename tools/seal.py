@@ -197,7 +197,9 @@ def _rule(options: Options) -> Rule:
         reference=options.pcr_policy_for,
     )
     if options.to is not None and options.policy is not None:
-        raise UsageError("say where to once: --to and --policy exclude each other", hint="a policy names its servers")
+        raise UsageError(
+            "say where to once: --to and --policy exclude each other", hint="a policy names its servers"
+        )
     if options.policy is not None:
         return all_of([parse_any_policy(_policy_text(options.policy)), *hardware])
     if options.to is not None:
