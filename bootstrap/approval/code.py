@@ -47,7 +47,7 @@ def read_code(typed: str) -> str:
         ValueError: not eight letters of the alphabet.
     """
     letters = re.sub(r"[\s-]", "", typed).upper()
-    if not _TYPED.match(letters):
+    if not typed.isascii() or not _TYPED.match(letters):  # U+017F is an S in capitals
         raise ValueError("a code is two groups of four letters without vowels, such as KTRW-HQMZ")
     return letters[:4] + "-" + letters[4:]
 
