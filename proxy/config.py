@@ -124,7 +124,11 @@ class Unlock(Section):
     )
     wait: Duration = Field(default=600.0, validate_default=False, description="how long one request may wait")
     on_timeout: Literal["ask-again", "exit"] = "ask-again"
-    hook: list[str] | None = Field(default=None, min_length=1)
+    hook: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="a program, or python:NAME of the group unlatch.hooks, and its arguments",
+    )
     hook_timeout: Duration = Field(default=60.0, validate_default=False)
     reason: str | None = Field(default=None, max_length=200)
     unbound: bool = Field(default=False, description="let a token without sealed rules be used")

@@ -47,9 +47,13 @@ class LoadedConfig:
 
     @property
     def hook(self) -> list[str] | None:
-        """The approval hook's program, found from the configuration's folder, and its arguments."""
-        argv = self.config.unlock.hook
-        return [str(self.resolve(Path(argv[0]))), *argv[1:]] if argv else None
+        """The approval hook's program and its arguments: a path from the configuration's folder, or `python:NAME`."""
+        if not (argv := self.config.unlock.hook):
+            return None
+        kind, colon, name = argv[0].partition(":")
+        if kind == "python" and colon:
+            return [sys.executable, "-I", "-m", "unlatch.bootstrap.entry_hook", name, *argv[1:]]
+        return [str(self.resolve(Path(argv[0]))), *argv[1:]]
 
     def read(self, path: Path, *, place: str, limit: int = MAX_CONFIG_BYTES) -> bytes:
         """The bytes of a file that the configuration names."""

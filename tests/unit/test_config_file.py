@@ -1,5 +1,6 @@
 """The configuration: what is read, what is refused, and how the refusal speaks."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,22 @@ def test_summary_fits_a_header_and_counts_what_it_leaves_out(path: Path) -> None
 
     assert len(text) <= config_file.MAX_SUMMARY_BYTES
     assert "left_out" in text
+
+
+@pytest.mark.parametrize(
+    ("hook", "expected"),
+    [
+        ("[./ask, x]", ["{folder}/ask", "x"]),
+        ("[/usr/bin/ask]", ["/usr/bin/ask"]),
+        (
+            '["python:tickets", OPS]',
+            ["{python}", "-I", "-m", "unlatch.bootstrap.entry_hook", "tickets", "OPS"],
+        ),
+    ],
+)
+def test_hook_is_a_path_from_the_file_or_a_python_name(path: Path, hook: str, expected: list[str]) -> None:
+    path.write_text(GOOD.replace("wait: 10m", f"hook: {hook}"))
+
+    argv = config_file.load(path).hook
+
+    assert argv == [one.format(folder=path.parent, python=sys.executable) for one in expected]
