@@ -208,7 +208,12 @@ impl Config {
         let mut text = String::new();
         file.rewind()?;
         file.take(MAX_BYTES).read_to_string(&mut text)?;
-        let config: Self = serde_json::from_str(&text)?;
+        Self::parse(&text)
+    }
+
+    /// Read a JSON text.
+    pub(crate) fn parse(text: &str) -> Result<Self, StartError> {
+        let config: Self = serde_json::from_str(text)?;
         config.check()?;
         Ok(config)
     }
@@ -253,15 +258,9 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Config, StartError> {
-        let config: Config = serde_json::from_str(text)?;
-        config.check()?;
-        Ok(config)
-    }
-
     #[test]
     fn documented_configurations_are_read() {
-        let edge = parse(
+        let edge = Config::parse(
             r#"{"role": "edge", "workers": 2, "node": "n", "guard": [5, 6], "egress": 7,
             "listeners": [{"name": "0.0.0.0:443", "sockets": [8, 9],
                            "certificates": [{"chain": "PEM", "key": 1, "algorithm": "ecdsa-p256"}], "client_ca": null}],
@@ -271,7 +270,7 @@ mod tests {
             "timeouts_ms": {"handshake": 1}, "limits": {"connections": 5}, "access_log": false}"#,
         )
         .unwrap();
-        let egress = parse(
+        let egress = Config::parse(
             r#"{"role": "egress", "guard": [5], "edge": 7,
             "routes": [{"id": 1, "upstream": "psp", "header": "Authorization", "scheme": "bearer"}],
             "upstreams": {"psp": {"servers": ["a:443"], "tls": {"name": "a", "ca": null}}}}"#,
@@ -301,7 +300,7 @@ mod tests {
             r#"{"role": "other", "upstreams": {}}"#,
             "[]",
         ] {
-            assert!(parse(text).is_err(), "{text}");
+            assert!(Config::parse(text).is_err(), "{text}");
         }
     }
 }

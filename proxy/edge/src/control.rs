@@ -41,6 +41,11 @@ enum Order {
     Status,
 }
 
+/// Whether a datagram is an order, but for its descriptors.
+pub(crate) fn is_order(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Order>(bytes).is_ok()
+}
+
 /// Whole milliseconds, within an hour.
 fn milliseconds(seconds: f64) -> u64 {
     let bounded = Duration::try_from_secs_f64(seconds)

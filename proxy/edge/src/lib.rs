@@ -6,6 +6,7 @@
 //!
 //! * [`http`] – HTTP/1.1 as a pure library: heads, chunks, routes, what goes on to whom.
 //! * `session`, `tls_stream`, `exchange`, `transfer` – one client, its TLS, one of its requests, the bytes of that.
+//! * [`harness`] – doors for fuzzing.
 //! * `guard`, `signer`, `tickets`, `certificates`, `identity` – what of TLS needs secrets or decides about trust.
 //! * `run`, `control`, `serve`, `worker`, `shared`, `live` – the process, its supervisor, its threads.
 
@@ -23,6 +24,7 @@ mod egress;
 mod error;
 mod exchange;
 mod guard;
+pub mod harness;
 pub mod http;
 mod identity;
 mod live;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::task::spawn_local;
+use unlatch_protocol::{Caller, Malformed};
 
 use crate::config::{self, Config, Scheme};
 use crate::error::StartError;
@@ -83,6 +84,12 @@ fn build_route(
             .map(target)
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// Read a preface: route, caller and length; nothing while it is not complete.
+pub(crate) fn preface(bytes: &[u8]) -> Result<Option<(u16, Caller, usize)>, Malformed> {
+    let found = preface::take(bytes)?;
+    Ok(found.map(|(preface, length)| (preface.route, preface.caller, length)))
 }
 
 /// Take connections from every edge that the supervisor introduces.

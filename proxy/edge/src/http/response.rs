@@ -137,10 +137,15 @@ impl<'h, 'b> Response<'h, 'b> {
         out.extend_from_slice(b"\r\n");
         for header in self.headers {
             if self.passes(header, how) {
+                let start = out.len();
                 out.extend_from_slice(header.name.as_bytes());
                 out.extend_from_slice(b": ");
                 out.extend_from_slice(header.value);
                 out.extend_from_slice(b"\r\n");
+                // The whole line: a token may stand in the name, or across the colon.
+                if is_echo(out.get(start..).unwrap_or_default(), how) {
+                    out.truncate(start);
+                }
             }
         }
         if self.status >= 200 {
@@ -176,7 +181,6 @@ impl<'h, 'b> Response<'h, 'b> {
             && !how
                 .echo
                 .is_some_and(|(name, _)| is_named(header.name, &name.to_ascii_lowercase()))
-            && !is_echo(header.value, how)
     }
 }
 
@@ -348,12 +352,22 @@ mod tests {
 
     #[test]
     fn token_does_not_come_back() {
-        let head = "HTTP/1.1 200 tok-123\r\nauthorization: Bearer other\r\nX-Debug: got Bearer tok-123.\r\nX-Ok: tok\r\n\r\n";
+        let head = "HTTP/1.1 200 tok-123\r\nauthorization: Bearer other\r\nX-Debug: got Bearer tok-123.\r\n\
+                    X-tok-123: x\r\nX-Ok: tok\r\n\r\n";
         let how = Outbound {
             echo: Some(("Authorization", b"tok-123")),
             ..Outbound::default()
         };
 
         assert_eq!("HTTP/1.1 200 \r\nX-Ok: tok\r\n\r\n", written(head, how));
+
+        let across = Outbound {
+            echo: Some(("Authorization", b"a: b")),
+            ..Outbound::default()
+        };
+        assert_eq!(
+            "HTTP/1.1 200 OK\r\n\r\n",
+            written("HTTP/1.1 200 OK\r\nX-a:b\r\n\r\n", across)
+        );
     }
 }
