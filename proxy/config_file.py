@@ -9,6 +9,7 @@ import base64
 import difflib
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
