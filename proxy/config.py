@@ -19,6 +19,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -97,8 +98,14 @@ def _path_pattern(text: str) -> str:
     return text
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["500ms", "10m"]}),
+]
+Size = Annotated[
+    int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["64KiB"]})
+]
 BindAddress = Annotated[str, AfterValidator(_bind_address)]
 ServerAddress = Annotated[str, AfterValidator(_server_address)]
 SealedName = Annotated[str, AfterValidator(_sealed_name)]

@@ -7,6 +7,7 @@ import pytest
 
 from unlatch.errors import ConfigError
 from unlatch.proxy import config_file
+from unlatch.proxy.config import Config
 
 GOOD = """\
 unlock:
@@ -138,3 +139,12 @@ def test_hook_is_a_path_from_the_file_or_a_python_name(path: Path, hook: str, ex
     argv = config_file.load(path).hook
 
     assert argv == [one.format(folder=path.parent, python=sys.executable) for one in expected]
+
+
+def test_schema_names_every_section_and_takes_durations_as_text() -> None:
+    schema = Config.model_json_schema()
+    unlock = schema["$defs"]["Unlock"]
+
+    assert set(schema["properties"]) == set(Config.model_fields)
+    assert unlock["additionalProperties"] is False
+    assert unlock["properties"]["wait"]["type"] == ["string", "number"]
