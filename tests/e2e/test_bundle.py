@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import ssl
 
 import pytest
@@ -56,6 +57,19 @@ def test_killed_child_is_back_with_no_unlock(site: Site, proxy: Proxy, role: str
 
     assert proxy.get("/psp/v1/x", ca=site.authority.path) == (200, b"psp")
     assert sum(event["event"] == "unlocked" for event in proxy.events()) == 1
+
+
+def test_no_connection_is_refused_while_edge_is_dead(site: Site, proxy: Proxy) -> None:
+    os.kill(proxy.pid("edge"), signal.SIGKILL)
+    refused = []
+    while sum(event["event"] == "edge started" for event in proxy.events()) < 2:
+        refused.append(proxy.is_refused())
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10):
+        after = proxy.get(ca=site.authority.path)
+
+    assert refused
+    assert not any(refused)
+    assert after == (200, b"ok\n")
 
 
 def test_killed_guard_shuts_the_door_and_unlocks_again(site: Site, proxy: Proxy) -> None:
