@@ -195,7 +195,7 @@ class _Asking:
             if reply.status == 200 or (reply.status == 202 and self.claims is not None):
                 return reply
             if reply.status == 429:
-                self._pause(reply.retry_after, what=f"{self.shown} is busy")
+                self._pause(reply.retry_after, what=f"{self.shown} is busy", busy=True)
                 continue
             raise self._refusal(reply)
 
@@ -254,14 +254,14 @@ class _Asking:
             raise self._undecided()
         return max(1.0, min(most, left))
 
-    def _pause(self, asked: float | None, *, what: str | None) -> None:
+    def _pause(self, asked: float | None, *, what: str | None, busy: bool = False) -> None:
         """Sleep as long as the gate asks, or with full jitter; never past the deadline."""
         ceiling = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(self.failures, 8))
         seconds = asked if asked is not None else max(MIN_RETRY_SECONDS, self.transport.uniform(ceiling))
         left = self.deadline - self.transport.monotonic()
         if seconds >= left:
             self.transport.sleep(max(0.0, left))
-            raise self._undecided(busy=asked is not None)
+            raise self._undecided(busy=busy)
         if what is not None:
             self.transport.tell(Change(f"{what}, trying again in {max(1, round(seconds))} s"))
         self.transport.sleep(seconds)
