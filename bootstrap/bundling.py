@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from unlatch.bootstrap import files, jose
+from unlatch.bootstrap import files, jose, prompt
 from unlatch.errors import ConfigError, UsageError
 from unlatch.memguard._native import BundleWriter, Secret
 
@@ -90,33 +88,8 @@ def _token(one: Ingredient) -> Secret:
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read descriptor {one.source[3:]}") from error
     else:
-        return _prompt(one.name)
+        return prompt.ask(
+            f"token {one.name}: ", hint=f"give it with --token {one.name}=@FILE or --token {one.name}=fd:3"
+        )
     token.strip_newline()
     return token
-
-
-def _prompt(name: str) -> Secret:
-    """Ask on the terminal, without echo; the answer goes from the kernel to locked memory."""
-    import termios
-
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError as error:
-        raise UsageError(
-            "no terminal to ask for the token",
-            hint=f"give it with --token {name}=@FILE or --token {name}=fd:3",
-        ) from error
-    try:
-        before = termios.tcgetattr(terminal)
-        quiet = termios.tcgetattr(terminal)
-        quiet[3] &= ~termios.ECHO
-        sys.stderr.flush()
-        os.write(terminal, f"token {name}: ".encode())
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)
-        try:
-            return Secret.read_line_fd(terminal, MAX_SECRET_BYTES)
-        finally:
-            termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
-            os.write(terminal, b"\n")
-    finally:
-        os.close(terminal)

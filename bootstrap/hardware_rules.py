@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from unlatch.bootstrap.policy import Rule, TangRule, Tpm2Rule, parse_pcrs
+from unlatch.bootstrap.policy import Pkcs11Rule, Rule, SssRule, TangRule, Tpm2Rule, parse_pcrs
 from unlatch.errors import ConfigError, UsageError
 from unlatch.memguard.custodian.tss import is_present
+from unlatch.memguard.custodian.uri import TokenUri
 
 
 def tpm_rule(*, wanted: bool, pcrs: str | None, policy_key: Path | None, reference: str) -> list[Rule]:
@@ -32,11 +34,36 @@ def tpm_rule(*, wanted: bool, pcrs: str | None, policy_key: Path | None, referen
     return [Tpm2Rule(bank=bank, pcrs=indices, authority=authority, reference=reference)]
 
 
-def advice(rule: Rule) -> str | None:
-    """Say where a TPM would help: a thief who is approved by mistake would still need this machine."""
+def token_rule(uri: str | None) -> list[Rule]:
+    """Give the rule for an RSA key in a token, or none.
+
+    Raises:
+        ConfigError: the URI is none.
+    """
+    if uri is None:
+        return []
+    TokenUri.parse(uri)
+    return [Pkcs11Rule(uri)]
+
+
+def advice(rule: Rule) -> Iterator[str]:
+    """Say what the sealer should know about a rule, line by line."""
     if isinstance(rule, TangRule) and is_present():
-        return "this machine has a TPM: with --tpm the file opens nowhere else"
-    return None
+        # A thief who is approved by mistake would still need this machine.
+        yield "hint: this machine has a TPM: with --tpm the file opens nowhere else"
+    for leaf in _leaves(rule):
+        if isinstance(leaf, Pkcs11Rule) and leaf.mechanism != "RSA-PKCS":
+            yield "warning: clevis decrypt cannot open the token's part: it knows PKCS#1 v1.5 only, this is RSA-OAEP"
+        if isinstance(leaf, Tpm2Rule) and leaf.authority is not None:
+            yield "warning: clevis decrypt cannot open the TPM's part: it knows no signed PCR values"
+
+
+def _leaves(rule: Rule) -> Iterator[Rule]:
+    if isinstance(rule, SssRule):
+        for child in rule.children:
+            yield from _leaves(child)
+    else:
+        yield rule
 
 
 def _policy_key(path: Path) -> bytes:

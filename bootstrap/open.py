@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from unlatch.bootstrap import jose
 from unlatch.bootstrap.pins import sss, tang, tree
 from unlatch.bootstrap.pins.hardware import NO_ADVICE, Hardware
+from unlatch.bootstrap.pins.pkcs11_header import Pkcs11Pin
 from unlatch.bootstrap.pins.race import within
 from unlatch.bootstrap.pins.tang import Transport
 from unlatch.bootstrap.pins.tpm2_header import Tpm2Pin
@@ -82,6 +83,8 @@ class _Walk:
                 return self._tang(compact, header, pin)
             case Tpm2Pin():
                 return self._hardware("the TPM", lambda: self.hardware.tpm2(compact, pin))
+            case Pkcs11Pin():
+                return self._hardware("the token", lambda: self.hardware.pkcs11(compact, pin))
             case SssPin():
                 return sss.recover(compact, pin, ask=self._child)
             case RecoveryPin():

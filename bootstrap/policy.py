@@ -53,7 +53,7 @@ class Pkcs11Rule:
 
     uri: str
     mechanism: str | None = None
-    """None: RSA-OAEP with SHA-256. "RSA-PKCS" is clevis's own, which PKCS#1 v1.5 padding makes weaker."""
+    """None: "RSA-OAEP", which clevis does not read. "RSA-PKCS" is clevis's own: padding of PKCS#1 v1.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class SssRule:
 Rule: TypeAlias = TangRule | Tpm2Rule | Pkcs11Rule | SssRule
 
 MAX_DEPTH = 8
+PKCS11_MECHANISMS = ("RSA-OAEP", "RSA-OAEP-256", "RSA-PKCS")
 MAX_PCRS = 8
 """tpm2-tools 5.4: "Number of PCR is limited to 8"."""
 
@@ -193,9 +194,10 @@ def _pkcs11(config: Mapping[str, object]) -> Pkcs11Rule:
         raise PolicyError(
             "PKCS#11 URI with invalid format", hint='"uri": "pkcs11:module-path=/usr/lib/…;token=…;object=…"'
         )
-    if mechanism not in (None, "", "RSA-PKCS", "RSA-PKCS-OAEP"):
-        raise PolicyError("mechanism is not RSA-PKCS or RSA-PKCS-OAEP")
-    return Pkcs11Rule(uri, str(mechanism) if mechanism else None)
+    known = {"": None, "RSA-PKCS-OAEP": "RSA-OAEP"} | {name: name for name in PKCS11_MECHANISMS}
+    if mechanism is not None and mechanism not in known:
+        raise PolicyError(f"mechanism is not one of {', '.join(PKCS11_MECHANISMS)}")
+    return Pkcs11Rule(uri, known[str(mechanism or "")])
 
 
 def _sss(config: Mapping[str, object], *, depth: int) -> SssRule:

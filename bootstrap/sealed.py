@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from unlatch.bootstrap import jose
-from unlatch.bootstrap.pins import tpm2_header, tree
+from unlatch.bootstrap.pins import pkcs11_header, tpm2_header, tree
 from unlatch.bootstrap.pins.tree import BrokenPin, Child, Pin, SssPin, TangPin, UnknownPin
 from unlatch.errors import DamagedFileError
 
@@ -142,6 +142,10 @@ def _pin(header: Mapping[str, object], *, depth: int) -> Pin:
             return tpm2_header.parse_tpm2(header)
         case tpm2_header.SIGNED_PIN:
             return tpm2_header.parse_signed(header)
+        case "pkcs11":
+            return pkcs11_header.parse_clevis(header)
+        case pkcs11_header.OAEP_PIN:
+            return pkcs11_header.parse_oaep(header)
         case "null":
             return tree.parse_null(header)
         case tree.RECOVERY_PIN:

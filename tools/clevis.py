@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from unlatch.bootstrap.sealed import SealedFile
 
 STDIN, STDOUT = 0, 1
+PINS = ("tang", "tpm2", "unlatch-tpm2", "pkcs11", "unlatch-pkcs11", "sss", "null")
 FAILED, USAGE = 1, 2
 MAX_PLAINTEXT_BYTES = 700 * 1024
 """What still fits into a sealed file of 1 MiB."""
@@ -180,9 +181,11 @@ def _complain_like_clevis(data: bytes) -> None:
     pin = clevis.get("pin") if isinstance(clevis, dict) else None
     if not isinstance(header, dict) or not isinstance(clevis, dict) or not isinstance(pin, str):
         raise _FailureError("JWE is missing the required 'clevis.pin' header property!")
-    if pin not in ("tang", "sss", "null"):
+    if pin not in PINS:
         known = "install the real clevis and its pin for this file"
-        raise _FailureError(f"Unable to locate pin '{pin}'!\nthis version has tang and sss: {known}")
+        raise _FailureError(
+            f"Unable to locate pin '{pin}'!\nthis version has tang, tpm2, pkcs11 and sss: {known}"
+        )
     if pin == "tang":
         _complain_about_tang(header, clevis)
 
@@ -205,7 +208,7 @@ def _encrypt(pin: str, arguments: tuple[str, ...]) -> None:
     from unlatch.memguard._native import Secret
 
     config, yes = _encrypt_arguments(pin, arguments)
-    if pin in ("null", "tpm2"):
+    if pin == "null":
         try:
             is_object = isinstance(jose.read_json(config), dict)
         except ValueError:

@@ -99,6 +99,9 @@ def _tree(pin: Pin, *, indent: str) -> Iterator[str]:
                 yield from _tree(child.pin, indent=indent + "  ")
         case tree.Tpm2Pin():
             yield f"{indent}the TPM that sealed it gives the key back, and {pin.needs}"
+        case tree.Pkcs11Pin():
+            yield f"{indent}{pin.needs} and gets its PIN"
+            yield f"{indent}  key      {pin.uri.public_text}"
         case tree.RecoveryPin():
             yield f"{indent}somebody brings the offline recovery key"
             yield f"{indent}  key      {pin.kid}"
@@ -131,6 +134,8 @@ def _pin_facts(pin: Pin) -> dict[str, object]:
                 None if pin.authority is None else {"authority": _digest(pin.authority), "for": pin.reference}
             )
             return {"pin": "tpm2", "hash": pin.hash, "key": pin.key, "pcrs": pcrs, "signed_pcrs": signed}
+        case tree.Pkcs11Pin():
+            return {"pin": "pkcs11", "uri": pin.uri.public_text, "padding": pin.padding}
         case tree.RecoveryPin():
             return {"pin": "recovery", "kid": pin.kid}
         case tree.NullPin():
@@ -174,18 +179,23 @@ def _warnings(sealed: SealedFile) -> Iterator[str]:
         yield "whoever holds the recovery key opens this file past every gate and person"
     if any(isinstance(leaf, tree.NullPin) for leaf in leaves):
         yield "a null pin holds its key in the file"
+    tokens = [leaf for leaf in leaves if isinstance(leaf, tree.Pkcs11Pin)]
+    if any(token.uri.pin_value is not None for token in tokens):
+        yield "the token's PIN stands in clear in this file: change the PIN and seal again with unlatch"
     unbound = sealed.labels.get("unbound")
     if isinstance(unbound, list) and unbound:
         yield f"no sealed rules for {', '.join(map(str, unbound))}: the configuration alone decides where it goes"
 
 
 def _foreign(sealed: SealedFile) -> bool:
-    """Whether clevis has no program for it: only the offline key, or signed PCR values."""
+    """Whether clevis has no program for it: only the offline key, signed PCR values or RSA-OAEP."""
     from unlatch.bootstrap.pins import tree
 
     pin = sealed.pin
-    return isinstance(pin, tree.RecoveryPin | tree.BrokenPin) or (
-        isinstance(pin, tree.Tpm2Pin) and pin.authority is not None
+    return (
+        isinstance(pin, tree.RecoveryPin | tree.BrokenPin)
+        or (isinstance(pin, tree.Tpm2Pin) and pin.authority is not None)
+        or (isinstance(pin, tree.Pkcs11Pin) and pin.key_digest is not None)
     )
 
 

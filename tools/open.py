@@ -73,7 +73,7 @@ def command(
         transport=transport,
         recovery_key=key_of_last_resort,
         timeout=timeout,
-        hardware=beside(file),
+        hardware=beside(file, may_prompt=True),
     )
     if out is not None:
         files.write_secret(out, secret, force=force)

@@ -53,6 +53,9 @@ HARDWARE = [
         metavar="FILE",
         help="The TPM agrees to the PCR values that this key signs (unlatch tpm policy make-key).",
     ),
+    click.option(
+        "--pkcs11", metavar="URI", help="A token's RSA key must decrypt too; its PIN is never stored."
+    ),
     click.option("--pcr-policy-for", default="", metavar="TEXT", help="Only to values signed for this text."),
 ]
 WHAT = [
@@ -117,6 +120,7 @@ class Options:
     pcrs: str | None
     pcr_policy: Path | None
     pcr_policy_for: str
+    pkcs11: str | None
     keys: tuple[str, ...]
     generate: tuple[str, ...]
     names: str | None
@@ -148,6 +152,7 @@ def command(**given: Any) -> None:
       --out pay.jwe
     """
     from unlatch.bootstrap import bundling, files
+    from unlatch.bootstrap.pins.hardware import Hardware
     from unlatch.bootstrap.seal import encrypt
 
     options = Options(**given)
@@ -156,7 +161,7 @@ def command(**given: Any) -> None:
     target = _target(options)
     batch = bundling.mix(ingredients)
     extra = {"cty": "application/unlatch+json", "unlatch": _labels(options, ingredients, batch, target)}
-    jwe = encrypt(batch.payload, target, extra=extra)
+    jwe = encrypt(batch.payload, target, extra=extra, hardware=Hardware(may_prompt=True))
     batch.payload.wipe()
     requests = {name: options.out.with_name(f"{options.out.stem}.{name}.csr") for name in batch.requests}
     for path in requests.values():
@@ -172,8 +177,8 @@ def _target(options: Options) -> Target:
     from unlatch.bootstrap.pins.http import PlainTransport
 
     rule = _rule(options)
-    if (told := hardware_rules.advice(rule)) is not None:
-        click.echo(f"hint: {told}", err=True)
+    for told in hardware_rules.advice(rule):
+        click.echo(told, err=True)
     trusted = "first-use" if options.trust_on_first_use else None
     target = seal.resolve(rule, advertiser=PlainTransport(), accept=_acceptor(trusted))
     if options.recovery is None:
@@ -195,7 +200,7 @@ def _rule(options: Options) -> Rule:
         pcrs=options.pcrs,
         policy_key=options.pcr_policy,
         reference=options.pcr_policy_for,
-    )
+    ) + hardware_rules.token_rule(options.pkcs11)
     if options.to is not None and options.policy is not None:
         raise UsageError(
             "say where to once: --to and --policy exclude each other", hint="a policy names its servers"
@@ -207,7 +212,7 @@ def _rule(options: Options) -> Rule:
         return all_of([TangRule(_address(options), options.thp, adv), *hardware])
     if not hardware:
         raise UsageError(
-            "say where to: --to URL, --policy JSON or --tpm",
+            "say where to: --to URL, --policy JSON, --tpm or --pkcs11 URI",
             hint="unlatch seal --to https://gate.example/s/NAME …",
         )
     return all_of(hardware)

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unlatch.bootstrap.pins.pkcs11_header import Pkcs11Pin
 from unlatch.bootstrap.pins.tpm2_header import Tpm2Pin
 from unlatch.bootstrap.policy import Pkcs11Rule, Tpm2Rule
 from unlatch.errors import ConfigError
 from unlatch.memguard._native import Secret
+from unlatch.memguard.custodian.uri import TokenUri
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,10 @@ class Hardware:
     """How the TPM is reached; None: from the environment, else the kernel's device."""
     signed_pcrs: tuple[Path, ...] = ()
     """Files of signed PCR values."""
+    module: str | None = None
+    """PKCS#11 library; None: as the header's URI says."""
+    may_prompt: bool = False
+    """Whether a PIN may be asked for at the terminal."""
 
     def tpm2(self, compact: bytes, pin: Tpm2Pin) -> Secret:
         """Give the content key of a JWE sealed by the TPM; see `pins.tpm2.recover`."""
@@ -31,21 +37,33 @@ class Hardware:
         signed = [one for path in self.signed_pcrs for one in signed_pcrs.read(_bytes(path))]
         return tpm2.recover(compact, pin, tcti=self.tcti, signed=signed)
 
+    def pkcs11(self, compact: bytes, pin: Pkcs11Pin) -> Secret:
+        """Give the content key of a JWE sealed to a token; see `pins.pkcs11.recover`."""
+        from unlatch.bootstrap.pins import pkcs11
+
+        return pkcs11.recover(compact, pin, module=self.module, pin_source=self._pin)
+
     def wrap(self, key: Secret, rule: Tpm2Rule | Pkcs11Rule) -> Mapping[str, object]:
         """Seal a content key in hardware; gives the header's `clevis` object."""
-        from unlatch.bootstrap.pins import tpm2
+        from unlatch.bootstrap.pins import pkcs11, tpm2
 
-        assert isinstance(rule, Tpm2Rule)
+        if isinstance(rule, Pkcs11Rule):
+            return pkcs11.wrap(key, rule, module=self.module, pin_source=self._pin)
         return tpm2.wrap(key, rule, tcti=self.tcti)
+
+    def _pin(self, uri: TokenUri) -> Secret:
+        from unlatch.bootstrap.pins import pin_sources
+
+        return pin_sources.interactive(uri) if self.may_prompt else pin_sources.unattended(uri)
 
 
 NO_ADVICE = Hardware()
 
 
-def beside(sealed: Path) -> Hardware:
+def beside(sealed: Path, *, may_prompt: bool = False) -> Hardware:
     """Look beside a sealed file for what its header cannot know: signed PCR values in FILE.pcrs."""
     values = sealed.with_name(f"{sealed.name}.pcrs")
-    return Hardware(signed_pcrs=(values,) if values.exists() else ())
+    return Hardware(signed_pcrs=(values,) if values.exists() else (), may_prompt=may_prompt)
 
 
 def _bytes(path: Path) -> bytes:

@@ -15,6 +15,7 @@ from unlatch.bootstrap import jose
 from unlatch.bootstrap.jose import Jwk
 from unlatch.bootstrap.pins.members import ALTERED as ALTERED
 from unlatch.bootstrap.pins.members import member as _member
+from unlatch.bootstrap.pins.pkcs11_header import Pkcs11Pin as Pkcs11Pin
 from unlatch.bootstrap.pins.tpm2_header import Tpm2Pin as Tpm2Pin
 from unlatch.errors import ConfigError, DamagedFileError
 
@@ -87,7 +88,7 @@ class BrokenPin:
     reason: str
 
 
-Pin: TypeAlias = TangPin | Tpm2Pin | SssPin | RecoveryPin | NullPin | UnknownPin | BrokenPin
+Pin: TypeAlias = TangPin | Tpm2Pin | Pkcs11Pin | SssPin | RecoveryPin | NullPin | UnknownPin | BrokenPin
 
 
 @dataclass(frozen=True, slots=True)
