@@ -63,6 +63,10 @@ class OneWriteProtocol(H11Protocol):
         else:
             self._forget_deadline()
 
+    def send_400_response(self, msg: str) -> None:
+        """Bytes that are no HTTP get none back: the connection is closed, as tangd does."""
+        self.transport.close()
+
     def _set_deadline(self) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(REQUEST_SECONDS, self._give_up)
