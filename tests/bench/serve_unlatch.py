@@ -1,89 +1,128 @@
-"""Guard and edge as the supervisor wires them, for one certificate: the program that the benchmark measures.
+"""Guard and edge, wired as the supervisor wires them, for one certificate: what the benchmark measures.
 
-usage: serve_unlatch.py PORT BACKEND_PORT CHAIN KEY WORKERS. The sealed file is made here with a content key of its
-own, so that no gate takes part in the figures.
+usage: serve_unlatch.py PORT BACKEND_PORT SITE WORKERS GUARD EDGE. SITE is what `seal_site.py` wrote: the sealed file
+with its content key, so that no gate takes part in the figures. Only small modules of the standard library, so that
+the time to start is that of the two programs (docs/protocol.md sections 1 and 2).
 """
 
-from __future__ import annotations
-
-import asyncio
-import base64
 import json
 import os
-import secrets
 import signal
 import socket
 import struct
 import sys
-from pathlib import Path
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-from unlatch.proxy.config_file import load
-from unlatch.proxy.supervisor import Supervisor
-from unlatch.proxy.unlocking import Outcome
-
-CONFIG = """\
-unlock: {{bundle: none.jwe}}
-listeners: [{{bind: ["127.0.0.1:{port}"], certificates: [{{chain: {chain}, key: "sealed:default"}}]}}]
-routes: [{{upstream: app}}]
-upstreams: {{app: {{servers: ["127.0.0.1:{backend}"]}}}}
-workers: {workers}
-access_log: false
-timeouts: {{idle: 5m, header: 5m, handshake: 5m, response: 5m, body: 5m}}
-limits: {{connections: 7000, signatures: 1000000}}
-admin: {{socket: admin-{port}.sock}}
-"""
+HEADER = struct.Struct(">BBHII")
+LOAD, CONFIGURE, WORKER, REFUSED = 0x40, 0x41, 0x42, 0xFF
+LONG_MS = 300_000
 
 
-def base64url(data: bytes) -> bytes:
-    """RFC 7515's base64url."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
+def spawn(program: str, arguments: list[str], keep: list[int]) -> int:
+    """Start a program that inherits these descriptors."""
+    for number in keep:
+        os.set_inheritable(number, True)
+    return os.posix_spawn(program, [program, *arguments], {}, setsigmask=[])
 
 
-def sealed(key: bytes, payload: bytes) -> bytes:
-    """A compact JWE with alg dir."""
-    header = base64url(json.dumps({"alg": "dir", "enc": "A256GCM"}, separators=(",", ":")).encode())
-    iv = secrets.token_bytes(12)
-    box = AESGCM(key).encrypt(iv, payload, header)
-    return b".".join((header, b"", base64url(iv), base64url(box[:-16]), base64url(box[-16:])))
+def ask(control: socket.socket, operation: int, content: object, descriptors: list[int]) -> dict:
+    """One request on guard's control socket."""
+    payload = json.dumps(content).encode()
+    socket.send_fds(control, [HEADER.pack(1, operation, 0, 1, len(payload)) + payload], descriptors)
+    reply = control.recv(1 << 18)
+    answer = json.loads(reply[HEADER.size :])
+    if reply[1] == REFUSED:
+        raise SystemExit(f"guard: {answer}")
+    return answer
 
 
-class Unlocked(Supervisor):
-    """The supervisor with a key that needs no asking."""
-
-    def __init__(self, path: Path, key_file: Path) -> None:
-        super().__init__(path)
-        self._key_file = key_file
-
-    async def _unlock(self) -> Outcome:
-        assert self._guard
-        key = secrets.token_bytes(32)
-        compact = sealed(key, self._key_file.read_bytes())
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            ours.sendall(struct.pack(">II", 1, len(compact)) + key + compact)
-            await self._guard.control.load(theirs.fileno())
-        return Outcome(0)
+def load(control: socket.socket, site: dict) -> None:
+    """What unlock would send (section 1.6)."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sealed = site["sealed"].encode()
+        ours.sendall(struct.pack(">II", 1, len(sealed)) + bytes.fromhex(site["key"]) + sealed)
+        ours.shutdown(socket.SHUT_WR)
+        ask(control, LOAD, {}, [theirs.fileno()])
 
 
-async def serve(path: Path, key_file: Path) -> None:
-    """Until SIGTERM."""
-    supervisor = Unlocked(path, key_file)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.stop)
-    await supervisor.run()
+def configure(control: socket.socket, site: dict) -> dict:
+    """One certificate; gives what guard says of its key."""
+    certificate = {"where": "bench", "key": "default", "spki": site["spki"], "names": ["bench.test"]}
+    configuration = {"certificates": [certificate], "inject": [], "unbound": True}
+    return ask(control, CONFIGURE, configuration, [])["keys"][0]
+
+
+def worker_socket(control: socket.socket, key: int) -> socket.socket:
+    """A worker's end of a new socket to guard."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        rights = {"role": "edge", "node": "bench", "keys": [key], "rate": 1_000_000}
+        ask(control, WORKER, rights, [theirs.fileno()])
+    return ours
+
+
+def listening(port: int, count: int) -> list[socket.socket]:
+    """One socket for each worker on the same port."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        one.bind(("127.0.0.1", port))
+        one.listen(4096)
+    return sockets
+
+
+def edge_config(
+    site: dict, key: dict, sockets: list[socket.socket], guard: list[socket.socket], backend: str
+) -> bytes:
+    """What edge is told."""
+    times = ("handshake", "header", "idle", "response", "body")
+    certificate = {"chain": site["chain"], "key": key["id"], "algorithm": key["algorithm"]}
+    listener = {
+        "name": "bench",
+        "sockets": [one.fileno() for one in sockets],
+        "certificates": [certificate],
+        "client_ca": None,
+    }
+    config = {
+        "role": "edge",
+        "workers": len(sockets),
+        "node": "bench",
+        "guard": [one.fileno() for one in guard],
+        "egress": None,
+        "listeners": [listener],
+        "routes": [{"upstream": "app"}],
+        "upstreams": {"app": {"servers": [f"127.0.0.1:{backend}"], "tls": None}},
+        "timeouts_ms": {"connect": 5000} | dict.fromkeys(times, LONG_MS),
+        "limits": {"connections": 14000},
+        "access_log": False,
+    }
+    return json.dumps(config).encode()
 
 
 def main() -> None:
-    """Write the configuration and serve."""
-    port, backend, chain, key, workers = sys.argv[1:6]
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"unlatch-bench-{port}.yaml"
-    path.write_text(CONFIG.format(port=port, backend=backend, chain=chain, workers=workers))
-    load(path)
-    asyncio.run(serve(path, Path(key)))
+    """Serve until SIGTERM."""
+    port, backend, site_path, workers, guard_program, edge_program = sys.argv[1:]
+    with open(site_path) as file:
+        site = json.load(file)
+    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    children = [spawn(guard_program, ["--control-fd", str(theirs.fileno())], [theirs.fileno()])]
+    load(control, site)
+    key = configure(control, site)
+    guard = [worker_socket(control, key["id"]) for _ in range(int(workers))]
+    sockets = listening(int(port), int(workers))
+    memory = os.memfd_create("config")
+    os.write(memory, edge_config(site, key, sockets, guard, backend))
+    edge_control, theirs_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    arguments = ["--role", "edge", "--config-fd", str(memory), "--control-fd", str(theirs_too.fileno())]
+    keep = [memory, theirs_too.fileno(), *(one.fileno() for one in [*sockets, *guard])]
+    children.append(spawn(edge_program, arguments, keep))
+    for one in [*guard, theirs, theirs_too]:
+        one.close()
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     main()
