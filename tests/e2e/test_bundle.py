@@ -8,7 +8,7 @@ import socket
 import ssl
 
 import pytest
-from support.product import Proxy, eventually, unlatch
+from support.product import Proxy, eventually, is_running, unlatch
 from support.sealed_site import KINDS, TOKEN, Site, host_of
 
 pytestmark = pytest.mark.e2e
@@ -87,15 +87,6 @@ def test_killed_supervisor_leaves_nobody_behind(site: Site, proxy: Proxy) -> Non
     proxy.process.wait()
 
     eventually("the end of every process", lambda: True if not any(map(is_running, pids)) else None)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - short
-        return file.read().rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def test_relock_refuses_connections_until_unlock(site: Site, proxy: Proxy) -> None:
