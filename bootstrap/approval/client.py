@@ -260,15 +260,17 @@ class _Asking:
         seconds = asked if asked is not None else max(MIN_RETRY_SECONDS, self.transport.uniform(ceiling))
         left = self.deadline - self.transport.monotonic()
         if seconds >= left:
+            if busy:
+                raise BusyError(
+                    f"{self.shown} is busy, and asks to wait {seconds:.0f} s", hint="ask again later"
+                )
             self.transport.sleep(max(0.0, left))
-            raise self._undecided(busy=busy)
+            raise self._undecided()
         if what is not None:
             self.transport.tell(Change(f"{what}, trying again in {max(1, round(seconds))} s"))
         self.transport.sleep(seconds)
 
-    def _undecided(self, *, busy: bool = False) -> UnlatchError:
-        if busy:
-            return BusyError(f"{self.shown} was busy until the deadline", hint="ask again later")
+    def _undecided(self) -> UnlatchError:
         return UndecidedError(
             f"nobody decided on {self.workload or self.shown} within {self.transport.wait:.0f} s",
             hint="ask again: an operator must run `unlatch pending` on time",

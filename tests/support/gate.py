@@ -8,6 +8,7 @@ test finds the same trusted gate.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -238,3 +239,56 @@ class ClevisDecrypt:
         """Its exit code and what it printed on standard output."""
         stdout, _ = self._process.communicate(timeout=seconds)
         return self._process.returncode, stdout
+
+
+class Opening:
+    """An `unlatch open` that waits for people.
+
+    Args:
+        jwe: the sealed file; written into the gate's home.
+        options: more arguments of `unlatch open`.
+    """
+
+    _number = itertools.count()
+
+    def __init__(self, gate: Gate, jwe: bytes, *options: str) -> None:
+        name = f"opening-{next(self._number)}"
+        path = gate.folder / f"{name}.jwe"
+        path.write_bytes(jwe)
+        self._errors = gate.folder / f"{name}.log"
+        with self._errors.open("wb") as file:
+            self._process = subprocess.Popen(
+                [*UNLATCH, "open", str(path), *options],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, cwd=gate.folder,
+                env=environment(gate.folder), start_new_session=True,
+            )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+
+    def text(self) -> str:
+        """What it said on standard error."""
+        return self._errors.read_text()
+
+    def wait_for(self, words: str) -> None:
+        """Wait until it says something."""
+        eventually(f"the words {words!r}", lambda: self._look(words if words in self.text() else None))
+
+    def code(self) -> str:
+        """The code on its console, as soon as it stands there."""
+        return eventually("a code", lambda: self._look(code_in(self.text())))
+
+    def end(self, *, seconds: float = 60) -> tuple[int, bytes]:
+        """Its exit code and what it printed on standard output."""
+        stdout, _ = self._process.communicate(timeout=seconds)
+        return self._process.returncode, stdout
+
+    def _look(self, found: str | None) -> str | None:
+        """What was found; where nothing was, it must still run."""
+        assert found or self._process.poll() is None, self.text()
+        return found
