@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from unlatch.errors import BusyError, DamagedFileError, SealedRulesError, UnavailableError, UnlatchError
+from unlatch.errors import (
+    BusyError,
+    ConfigError,
+    DamagedFileError,
+    SealedRulesError,
+    UnavailableError,
+    UnlatchError,
+)
 
 VERSION: Final = 1
 MAX_CONTROL_BYTES: Final = 192 * 1024
@@ -25,6 +32,8 @@ WORKER: Final = 0x42
 CSR: Final = 0x43
 STATUS: Final = 0x44
 DROP: Final = 0x45
+SETTINGS: Final = 0x46
+RESHARE: Final = 0x47
 REPLY: Final = 0x80
 REFUSED: Final = 0xFF
 
@@ -54,6 +63,7 @@ class Reply:
             SealedRulesError: wider than the sealed rules, or certificate and key do not fit.
             DamagedFileError: the sealed file does not open or parse.
             BusyError: not in this state.
+            ConfigError: a required protection is missing on this host.
             UnlatchError: guard failed, or did not understand.
         """
         if self.operation == REFUSED:
@@ -106,6 +116,7 @@ def _raise_fault(fault: dict[str, Any]) -> NoReturn:
         "rules": SealedRulesError,
         "key": SealedRulesError,
         "state": BusyError,
+        "require": ConfigError,
     }
     kind = kinds.get(str(fault.get("error")), UnlatchError)
     raise kind(f"{message} ({where})" if where else message, hint=str(hint) if hint else None)
@@ -126,6 +137,31 @@ class GuardControl:
         self._reader: asyncio.Task[None] | None = None
         self._sending = asyncio.Lock()
         self._gone = False
+
+    async def settings(
+        self,
+        *,
+        reshare_ms: int | None = None,
+        require: list[str] | None = None,
+        never_joined: list[str] | None = None,
+    ) -> None:
+        """Say how guard keeps secrets: after its start, before the first load, and at reload.
+
+        Args:
+            reshare_ms: time between two changes of every share, 100 to 3 600 000; 5000 if never said.
+            require: protections that must be there, of "memfd_secret", "keyring", "all_locked".
+            never_joined: names of RSA keys that are never whole, not even to sign (about fifteen times the cost).
+
+        Raises:
+            ConfigError: a required protection is missing; nothing changed.
+            BusyError: `never_joined` differs while keys are held; nothing changed.
+        """
+        members = {"reshare_ms": reshare_ms, "require": require, "never_joined": never_joined}
+        await self._ask(SETTINGS, {name: value for name, value in members.items() if value is not None})
+
+    async def reshare(self) -> int:
+        """Change every share now. Gives the generation that is in force."""
+        return int((await self._ask(RESHARE, {}))["generation"])
 
     async def load(self, stream: int) -> dict[str, Any]:
         """Have guard read the sealed file and its content key from a stream socket that unlock writes to.

@@ -256,6 +256,12 @@ class GuardClient:
     def status(self) -> dict[str, Any]:
         return self.ask(0x44, {})
 
+    def settings(self, **members: object) -> None:
+        self.ask(0x46, members)
+
+    def reshare(self) -> int:
+        return int(self.ask(0x47, {})["generation"])
+
     def drop(self) -> None:
         self.ask(0x45, {})
 
@@ -266,13 +272,18 @@ class GuardClient:
 
 
 @contextlib.contextmanager
-def running_guard() -> Iterator[GuardClient]:
-    """A guard of this build, locked and empty; ended by closing its control socket."""
+def running_guard(*wrapper: str, program: Path | None = None) -> Iterator[GuardClient]:
+    """A guard of this build, locked and empty; ended by closing its control socket.
+
+    Args:
+        wrapper: a command line that becomes the program given behind it.
+        program: another build of guard.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(SECONDS)
     with theirs:
         process = subprocess.Popen(
-            [str(guard_program()), "--control-fd", str(theirs.fileno())],
+            [*wrapper, str(program or guard_program()), "--control-fd", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -12,7 +12,14 @@ import pytest
 from support.guard_client import base64url, bundle, private_key_secret, seal, spki, stream_bytes
 from support.pki import new_key
 
-from unlatch.errors import BusyError, DamagedFileError, SealedRulesError, UnavailableError, UnlatchError
+from unlatch.errors import (
+    BusyError,
+    ConfigError,
+    DamagedFileError,
+    SealedRulesError,
+    UnavailableError,
+    UnlatchError,
+)
 from unlatch.memguard import control
 from unlatch.memguard.control import GuardControl, decode, encode, guard_program
 
@@ -60,6 +67,7 @@ def test_datagram_that_is_no_reply_is_refused(datagram: bytes) -> None:
         ("rules", SealedRulesError),
         ("key", SealedRulesError),
         ("state", BusyError),
+        ("require", ConfigError),
         ("malformed", UnlatchError),
         ("internal", UnlatchError),
         ("new kind", UnlatchError),
@@ -211,6 +219,8 @@ async def load(client: GuardControl, data: bytes) -> dict[str, Any]:
 def test_every_request_reaches_a_real_guard() -> None:
     async def test(client: GuardControl) -> None:
         assert (await client.status())["locked"]
+        await client.settings(reshare_ms=60_000, require=[], never_joined=[])
+        assert await client.reshare() == 1
         assert (await load(client, stream_bytes(SEALED, KEY)))["secrets"][0]["name"] == "tls"
         assert (await client.configure({"certificates": [CLAIM], "inject": []}))["keys"][0]["id"] == 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

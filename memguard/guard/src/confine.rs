@@ -35,6 +35,7 @@ pub(crate) fn programs() -> Result<[BpfProgram; 2], ConfineError> {
     for (number, argument) in [(libc::SYS_mmap, 2), (libc::SYS_mprotect, 2)] {
         deadly.insert(number, vec![executable(argument)?]);
     }
+    deadly.insert(libc::SYS_keyctl, vec![other_than_root()?]);
     let deadly = compile(deadly, SeccompAction::Allow, SeccompAction::KillProcess)?;
     Ok([deadly, allowed])
 }
@@ -42,6 +43,19 @@ pub(crate) fn programs() -> Result<[BpfProgram; 2], ConfineError> {
 fn rules(calls: &[c_long]) -> BTreeMap<c_long, Vec<SeccompRule>> {
     calls.iter().map(|call| (*call, Vec::new())).collect()
 }
+
+/// Everything that keyctl can do, but reading and replacing the roots of `store`.
+fn other_than_root() -> Result<SeccompRule, ConfineError> {
+    let is_not =
+        |command| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, command);
+    Ok(SeccompRule::new(vec![
+        is_not(KEYCTL_UPDATE)?,
+        is_not(KEYCTL_READ)?,
+    ])?)
+}
+
+const KEYCTL_UPDATE: u64 = 2;
+const KEYCTL_READ: u64 = 11;
 
 /// The argument has PROT_EXEC set.
 fn executable(argument: u8) -> Result<SeccompRule, ConfineError> {
@@ -86,7 +100,8 @@ const DEADLY: &[c_long] = &[
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
-    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
     libc::SYS_mount,
     libc::SYS_unshare,
     libc::SYS_setns,
@@ -129,6 +144,10 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_mlock,
     libc::SYS_munlock,
     libc::SYS_getrandom,
+    // More secret memory, and roots of new generations.
+    libc::SYS_memfd_secret,
+    libc::SYS_ftruncate,
+    libc::SYS_keyctl,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
     libc::SYS_gettimeofday,
@@ -229,6 +248,23 @@ mod tests {
             | libc::PROT_WRITE
             | libc::PROT_EXEC)));
         assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE), 0);
+    }
+
+    #[test]
+    fn keyrings_are_out_of_reach_but_for_the_roots() {
+        const KEYCTL_DESCRIBE: c_long = 6;
+        const KEYCTL_SETPERM: c_long = 5;
+        const KEYCTL_CLEAR: c_long = 7;
+        for command in [KEYCTL_DESCRIBE, KEYCTL_SETPERM, KEYCTL_CLEAR] {
+            assert!(is_killed(in_confined_child(
+                libc::SYS_keyctl,
+                [command, -2, 0, 0, 0, 0]
+            )));
+        }
+        assert!(is_killed(in_confined_child(libc::SYS_add_key, [0; 6])));
+        // Reading a key that is not there fails, and that is all.
+        let status = in_confined_child(libc::SYS_keyctl, [11, 1, 0, 0, 0, 0]);
+        assert!(libc::WIFEXITED(status));
     }
 
     #[test]

@@ -10,19 +10,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use unlatch_protocol::Datagram;
-use unlatch_protocol::control::{Configuration, CsrRequest, Fault, FaultKind, Worker};
+use unlatch_protocol::control::{Configuration, CsrRequest, Fault, FaultKind, Settings, Worker};
 use unlatch_protocol::datagram::{HEADER_BYTES, MAX_CONTROL_BYTES};
 use unlatch_protocol::message::operation;
 
 use crate::load::Loader;
 use crate::log;
+use crate::memory::Protection;
 use crate::peer::Rights;
 use crate::vault::Vault;
 use crate::wire::{self, Received};
 use crate::worker::Pool;
 
-/// How often halves change.
+/// How often shares change where the supervisor says nothing.
 const RESHARE: Duration = Duration::from_secs(5);
+/// How often they may change, in milliseconds: a tenth of a second to an hour.
+const RESHARE_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 /// Longest name of a node.
 const MAX_NODE_BYTES: usize = 255;
 
@@ -32,18 +35,28 @@ pub(crate) struct Control {
     pub(crate) vault: Arc<Vault>,
     pub(crate) pool: Pool,
     pub(crate) loader: Loader,
-    /// How memory is protected, for status.
-    pub(crate) memory: Value,
+    pub(crate) protection: Protection,
+}
+
+/// The timer of shares.
+struct Timer {
+    every: Duration,
+    last: Instant,
+    failures: u64,
 }
 
 impl Control {
     /// Answer the supervisor until it is gone.
     pub(crate) fn run(&self) -> io::Result<()> {
         let mut buffer = vec![0; MAX_CONTROL_BYTES + 1];
-        let mut reshared = Instant::now();
+        let mut timer = Timer {
+            every: RESHARE,
+            last: Instant::now(),
+            failures: 0,
+        };
         let mut logged = json!({});
         loop {
-            if wire::wait_readable(&self.socket, RESHARE.saturating_sub(reshared.elapsed()))? {
+            if wire::wait_readable(&self.socket, timer.left())? {
                 let (received, descriptors) =
                     wire::receive_with_descriptors(&self.socket, &mut buffer)?;
                 match received {
@@ -53,12 +66,14 @@ impl Control {
                         0,
                         &malformed("message is too long, or carries too many descriptors"),
                     )?,
-                    Received::Bytes(length) => self.answer(&buffer[..length], descriptors)?,
+                    Received::Bytes(length) => {
+                        self.answer(&buffer[..length], descriptors, &mut timer)?;
+                    }
                 }
             }
-            if reshared.elapsed() >= RESHARE {
-                reshared = Instant::now();
-                self.vault.reshare()?;
+            if timer.left().is_zero() {
+                // Logged and counted there.
+                let _ = self.reshare(&mut timer);
                 let refusals = self.vault.refusals();
                 if refusals != logged {
                     log::event("refusals", json!({"counts": refusals}));
@@ -68,7 +83,22 @@ impl Control {
         }
     }
 
-    fn answer(&self, bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    /// A change that fails leaves the shares as they were; the timer tries again.
+    fn reshare(&self, timer: &mut Timer) -> Result<Value, Fault> {
+        timer.last = Instant::now();
+        self.vault.reshare().map_err(|error| {
+            timer.failures += 1;
+            let message = format!("shares were not changed: {error}");
+            log::event(
+                "reshare failed",
+                json!({"message": message, "failures": timer.failures}),
+            );
+            Fault::new(FaultKind::Internal, message)
+        })?;
+        Ok(json!({"generation": self.vault.store().generation()}))
+    }
+
+    fn answer(&self, bytes: &[u8], descriptors: Vec<OwnedFd>, timer: &mut Timer) -> io::Result<()> {
         let Ok(datagram) = Datagram::decode(bytes) else {
             return self.refuse(0, 0, &malformed("not a message of this protocol's version"));
         };
@@ -79,8 +109,10 @@ impl Control {
                 Err(fault) => Err(fault),
             },
             operation::WORKER => self.worker(datagram.payload, descriptors),
-            operation::STATUS => Ok(self.status()),
+            operation::STATUS => Ok(self.status(timer)),
             operation::DROP => Ok(self.forget()),
+            operation::SETTINGS => self.settings(datagram.payload, timer),
+            operation::RESHARE => self.reshare(timer),
             _ => decide(&self.vault, &datagram).map(|done| {
                 log::event(done.event, done.facts);
                 done.reply
@@ -90,6 +122,30 @@ impl Control {
             Ok(reply) => reply_with(&self.socket, operation, id, &reply),
             Err(fault) => self.refuse(operation, id, &fault),
         }
+    }
+
+    /// All of it or nothing.
+    fn settings(&self, payload: &[u8], timer: &mut Timer) -> Result<Value, Fault> {
+        let settings: Settings = parse(payload)?;
+        if let Some(every) = settings
+            .reshare_ms
+            .filter(|every| !RESHARE_MS.contains(every))
+        {
+            return Err(malformed(&format!(
+                "guard.reshare is {every} ms, expected {} to {}",
+                RESHARE_MS.start(),
+                RESHARE_MS.end()
+            )));
+        }
+        self.protection
+            .check(settings.require.as_deref().unwrap_or_default())?;
+        if let Some(names) = settings.never_joined {
+            self.vault.never_join(names)?;
+        }
+        if let Some(every) = settings.reshare_ms {
+            timer.every = Duration::from_millis(every);
+        }
+        Ok(json!({}))
     }
 
     fn load(&self, id: u32, descriptors: Vec<OwnedFd>) -> Result<(), Fault> {
@@ -125,10 +181,14 @@ impl Control {
         }
     }
 
-    fn status(&self) -> Value {
+    fn status(&self, timer: &Timer) -> Value {
         let mut status = self.vault.status();
         status["workers"] = json!(self.pool.len());
-        status["memory"] = self.memory.clone();
+        status["reshare"] = json!({
+            "every_ms": timer.every.as_millis(), "failures": timer.failures,
+            "generation": self.vault.store().generation(),
+        });
+        status["memory"] = self.protection.describe();
         status["memory"]["locked_bytes"] = json!(unlatch_locked::locked_bytes_in_use());
         status
     }
@@ -203,6 +263,12 @@ pub(crate) fn rights(vault: &Vault, payload: &[u8]) -> Result<Rights, Fault> {
             vault.unknown_keys(&[])?;
             Ok(Rights::Egress)
         }
+    }
+}
+
+impl Timer {
+    fn left(&self) -> Duration {
+        self.every.saturating_sub(self.last.elapsed())
     }
 }
 

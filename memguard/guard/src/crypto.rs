@@ -1,14 +1,19 @@
-//! Signatures by aws-lc from a private key that is whole only for the length of one call.
+//! Signatures from private keys in parts: elliptic curves by sums that are never computed, RSA joined for one call.
 //!
 //! aws-lc-rs keeps a key object for the life of the key; guard must not, so this module goes one layer deeper. It is
 //! the only one that calls aws-lc-sys. Everything that aws-lc puts on its heap is overwritten when freed
-//! (`OPENSSL_free`), and each object here is freed before the call returns.
+//! (`OPENSSL_free`), and each object here is freed before the call returns. What lies on the stack, the caller wipes
+//! (`store::with_wiped_stack`).
 #![allow(unsafe_code)]
 
 mod bn;
 pub(crate) mod ec;
+pub(crate) mod ecdsa;
 pub(crate) mod ed25519;
+pub(crate) mod nonce;
 pub(crate) mod rsa;
+pub(crate) mod scalar;
+pub(crate) mod stream;
 
 use aws_lc_rs::digest;
 

@@ -7,9 +7,10 @@ use unlatch_sealed::keys;
 
 use crate::context;
 use crate::control;
-use crate::key::SigningKey;
+use crate::key::{RsaMode, SigningKey};
 use crate::peer::{Peer, Rights};
 use crate::secrets::Secrets;
+use crate::store::{Root, Store};
 use crate::vault::Vault;
 
 /// A guard that holds the secrets of one bundle.
@@ -44,8 +45,8 @@ impl Harness {
     #[must_use]
     pub fn load(plaintext: &[u8]) -> Option<Self> {
         let plaintext = LockedBytes::copy_from(plaintext).ok()?;
-        let secrets = Secrets::of(Bundle::parse(&plaintext).ok()?).ok()?;
-        let vault = Vault::new();
+        let vault = Vault::new(Store::new(Root::in_pages().ok()?));
+        let secrets = Secrets::of(vault.store(), Bundle::parse(&plaintext).ok()?, &[]).ok()?;
         vault.load(secrets).ok()?;
         Some(Self { vault })
     }
@@ -109,7 +110,8 @@ pub fn is_handshake(message: &[u8]) -> bool {
 pub fn sign_once(encoded: &[u8], message: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let encoded = LockedBytes::copy_from(encoded).ok()?;
     let pkcs8 = keys::from_pem(&encoded).unwrap_or(encoded);
-    let key = SigningKey::read(&pkcs8).ok()?;
+    let store = Store::new(Root::in_pages().ok()?);
+    let key = SigningKey::read(&store, &pkcs8, RsaMode::default()).ok()?;
     let signature = key.sign(key.request_method(), message).ok()?;
     Some((key.spki().to_vec(), signature))
 }

@@ -10,23 +10,41 @@ use unlatch_protocol::Digest;
 use unlatch_sealed::keys::Algorithm;
 
 use crate::crypto::ec::{self, Curve};
+use crate::crypto::nonce::Purpose;
 use crate::crypto::rsa::{self, Padding, Parts};
-use crate::crypto::{CryptoError, Hash, ed25519};
+use crate::crypto::scalar::Field;
+use crate::crypto::{CryptoError, Hash, ecdsa, ed25519};
 use crate::scheme::{KeyType, Method, own_hash};
-use crate::store::Split;
+use crate::store::{Split, SplitInteger, SplitScalar, Store, with_wiped_stack};
 
 /// A private key that can sign, and its public facts.
 pub(crate) struct SigningKey {
-    private: Split,
-    public: Public,
+    private: Private,
     algorithm: Algorithm,
     spki: Vec<u8>,
 }
 
-enum Public {
-    Ecdsa(Curve),
-    Ed25519,
-    Rsa(rsa::PublicKey),
+/// The private part as it is held, and what of the public part signing needs.
+///
+/// One pointer in every variant: a variant that is shorter than another leaves bytes that a move copies along with
+/// whatever was on the stack, and this one is made where whole keys are read.
+enum Private {
+    P256(SplitScalar<p256::Scalar>),
+    P384(SplitScalar<p384::Scalar>),
+    P521(SplitScalar<p521::Scalar>),
+    Ed25519(Box<(SplitScalar<curve25519_dalek::Scalar>, [u8; 32])>),
+    Rsa(Box<(Split, rsa::PublicKey)>),
+    RsaNeverJoined(Box<(SplitInteger, rsa::PublicKey)>),
+}
+
+/// How an RSA key is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum RsaMode {
+    /// Its factors split, joined in locked memory for each signature.
+    #[default]
+    Joined,
+    /// Its exponent as a difference that is never computed: about eight times the cost.
+    NeverJoined,
 }
 
 /// A private key that guard does not take.
@@ -43,22 +61,27 @@ pub(crate) enum KeyError {
 }
 
 impl SigningKey {
-    /// From PKCS#8 DER. Every private part is copied into locked pages and split; `pkcs8` is the caller's to drop.
-    pub(crate) fn read(pkcs8: &LockedBytes) -> Result<Self, KeyError> {
+    /// From PKCS#8 DER. Every private part is copied into locked memory and split; `pkcs8` is the caller's to drop.
+    pub(crate) fn read(
+        store: &Store,
+        pkcs8: &LockedBytes,
+        mode: RsaMode,
+    ) -> Result<Self, KeyError> {
         let algorithm = Algorithm::of(pkcs8).map_err(|_| KeyError::Unknown)?;
-        let info = PrivateKeyInfo::try_from(pkcs8.expose()).map_err(|_| KeyError::Unknown)?;
-        let (private, public, spki) = match algorithm {
-            Algorithm::EcdsaP256 => read_ec(Curve::P256, info.private_key)?,
-            Algorithm::EcdsaP384 => read_ec(Curve::P384, info.private_key)?,
-            Algorithm::EcdsaP521 => read_ec(Curve::P521, info.private_key)?,
-            Algorithm::Ed25519 => read_ed25519(&info)?,
-            Algorithm::Rsa(_) => read_rsa(info.private_key)?,
-            _ => return Err(KeyError::Unknown),
-        };
-        crate::store::wipe_stack();
+        let (private, spki) = with_wiped_stack(|| {
+            let info = PrivateKeyInfo::try_from(pkcs8.expose()).map_err(|_| KeyError::Unknown)?;
+            let sec1 = info.private_key;
+            match algorithm {
+                Algorithm::EcdsaP256 => read_ec(store, Curve::P256, sec1, Private::P256),
+                Algorithm::EcdsaP384 => read_ec(store, Curve::P384, sec1, Private::P384),
+                Algorithm::EcdsaP521 => read_ec(store, Curve::P521, sec1, Private::P521),
+                Algorithm::Ed25519 => read_ed25519(store, &info),
+                Algorithm::Rsa(_) => read_rsa(store, info.private_key, mode),
+                _ => Err(KeyError::Unknown),
+            }
+        })?;
         Ok(Self {
-            private: Split::new(private)?,
-            public,
+            private,
             algorithm,
             spki,
         })
@@ -80,51 +103,75 @@ impl SigningKey {
     }
 
     pub(crate) fn key_type(&self) -> KeyType {
-        match &self.public {
-            Public::Ecdsa(curve) => KeyType::Ecdsa(*curve),
-            Public::Ed25519 => KeyType::Ed25519,
-            Public::Rsa(_) => KeyType::Rsa,
+        match &self.private {
+            Private::P256(_) => KeyType::Ecdsa(Curve::P256),
+            Private::P384(_) => KeyType::Ecdsa(Curve::P384),
+            Private::P521(_) => KeyType::Ecdsa(Curve::P521),
+            Private::Ed25519(_) => KeyType::Ed25519,
+            Private::Rsa(_) | Private::RsaNeverJoined(_) => KeyType::Rsa,
         }
     }
 
     /// The method for certificate requests, where no peer negotiates.
     pub(crate) fn request_method(&self) -> Method {
-        match &self.public {
-            Public::Ecdsa(curve) => Method::Ecdsa(own_hash(*curve)),
-            Public::Ed25519 => Method::Ed25519,
-            Public::Rsa(_) => Method::Rsa(Padding::Pkcs1, Hash::Sha256),
+        match self.key_type() {
+            KeyType::Ecdsa(curve) => Method::Ecdsa(own_hash(curve)),
+            KeyType::Ed25519 => Method::Ed25519,
+            KeyType::Rsa => Method::Rsa(Padding::Pkcs1, Hash::Sha256),
         }
     }
 
     /// Sign. What may be signed is decided before.
     pub(crate) fn sign(&self, method: Method, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let signature = self
-            .private
-            .with_joined(|private| match (&self.public, method) {
-                (Public::Ecdsa(curve), Method::Ecdsa(hash)) => {
-                    ec::sign(*curve, private, hash, message)
-                }
-                (Public::Ed25519, Method::Ed25519) => ed25519::sign(private, message),
-                (Public::Rsa(public), Method::Rsa(padding, hash)) => public.sign(
-                    &Parts::split(private, public.len())?,
-                    padding,
-                    hash,
-                    message,
-                ),
-                _ => Err(CryptoError),
-            });
+        let purpose = Purpose {
+            algorithm: method.code(),
+            message,
+        };
+        let signature = match (&self.private, method) {
+            (Private::P256(share), Method::Ecdsa(hash)) => {
+                share.with_halves(|key| ecdsa::sign(Curve::P256, key, hash, purpose))
+            }
+            (Private::P384(share), Method::Ecdsa(hash)) => {
+                share.with_halves(|key| ecdsa::sign(Curve::P384, key, hash, purpose))
+            }
+            (Private::P521(share), Method::Ecdsa(hash)) => {
+                share.with_halves(|key| ecdsa::sign(Curve::P521, key, hash, purpose))
+            }
+            (Private::Ed25519(key), Method::Ed25519) => {
+                let (share, public) = &**key;
+                share.with_halves(|key| ed25519::sign(key, public, purpose))
+            }
+            (Private::Rsa(key), Method::Rsa(padding, hash)) => {
+                let (share, public) = &**key;
+                share.with_joined(|key| {
+                    let parts = Parts::split(key, public.len())?;
+                    public.sign(rsa::Exponent::Factors(&parts), padding, hash, message)
+                })
+            }
+            (Private::RsaNeverJoined(key), Method::Rsa(padding, hash)) => {
+                let (share, public) = &**key;
+                share.with_terms(|minuend, subtrahend| {
+                    let exponent = rsa::Exponent::Difference(minuend, subtrahend);
+                    public.sign(exponent, padding, hash, message)
+                })
+            }
+            _ => return Err(KeyError::Damaged),
+        };
         Ok(signature??)
-    }
-
-    pub(crate) fn reshare(&mut self) -> io::Result<()> {
-        self.private.reshare()
     }
 }
 
-type Read = (LockedBytes, Public, Vec<u8>);
+type Read = (Private, Vec<u8>);
 
-fn read_ec(curve: Curve, sec1: &[u8]) -> Result<Read, KeyError> {
+fn read_ec<F: Field + 'static>(
+    store: &Store,
+    curve: Curve,
+    sec1: &[u8],
+    private: fn(SplitScalar<F>) -> Private,
+) -> Result<Read, KeyError> {
     let key = sec1::EcPrivateKey::try_from(sec1).map_err(|_| KeyError::Unknown)?;
+    let scalar = F::read(key.private_key).filter(|scalar| !scalar.is_zero());
+    let scalar = scalar.ok_or(KeyError::Damaged)?;
     let point = ec::public_point(curve, key.private_key)?;
     if key
         .public_key
@@ -133,11 +180,7 @@ fn read_ec(curve: Curve, sec1: &[u8]) -> Result<Read, KeyError> {
         return Err(KeyError::Damaged);
     }
     let spki = [ec_spki_prefix(curve), &point].concat();
-    Ok((
-        LockedBytes::copy_from(key.private_key)?,
-        Public::Ecdsa(curve),
-        spki,
-    ))
+    Ok((private(SplitScalar::new(store, scalar)?), spki))
 }
 
 /// The stated point may be compressed: then x and the sign of y must fit.
@@ -152,27 +195,28 @@ fn is_same_point(stated: &[u8], point: &[u8]) -> bool {
     }
 }
 
-fn read_ed25519(info: &PrivateKeyInfo<'_>) -> Result<Read, KeyError> {
+fn read_ed25519(store: &Store, info: &PrivateKeyInfo<'_>) -> Result<Read, KeyError> {
     // RFC 8410 section 7: an OCTET STRING inside the OCTET STRING.
     let seed = match info.private_key {
         [0x04, 0x20, seed @ ..] if seed.len() == ed25519::SEED_BYTES => seed,
         _ => return Err(KeyError::Unknown),
     };
-    let public = ed25519::public_key(seed)?;
+    let (scalar, public) = ed25519::expand(seed)?;
     if info.public_key.is_some_and(|stated| stated != public) {
         return Err(KeyError::Damaged);
     }
-    let mut private = LockedBytes::copy_from(seed)?;
-    private.extend_from_slice(&public)?;
     let spki = [
         &[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..],
         &public,
     ]
     .concat();
-    Ok((private, Public::Ed25519, spki))
+    Ok((
+        Private::Ed25519(Box::new((SplitScalar::new(store, scalar)?, public))),
+        spki,
+    ))
 }
 
-fn read_rsa(pkcs1: &[u8]) -> Result<Read, KeyError> {
+fn read_rsa(store: &Store, pkcs1: &[u8], mode: RsaMode) -> Result<Read, KeyError> {
     let key = pkcs1::RsaPrivateKey::from_der(pkcs1).map_err(|_| KeyError::Unknown)?;
     if key.other_prime_infos.is_some() {
         return Err(KeyError::Rsa);
@@ -187,9 +231,21 @@ fn read_rsa(pkcs1: &[u8]) -> Result<Read, KeyError> {
         q_inverse: key.coefficient.as_bytes(),
     };
     let joined = parts.join(public.len()).map_err(|_| KeyError::Rsa)?;
-    public.check(&parts, key.private_exponent.as_bytes())?;
+    let exponent = key.private_exponent.as_bytes();
+    public.check(&parts, exponent)?;
     let spki = rsa_spki(&key).map_err(|_| KeyError::Damaged)?;
-    Ok((joined, Public::Rsa(public), spki))
+    let private = match mode {
+        RsaMode::Joined => Private::Rsa(Box::new((Split::new(store, joined)?, public))),
+        RsaMode::NeverJoined => {
+            let mut whole = LockedBytes::zeroed(public.len())?;
+            let start = public.len().checked_sub(exponent.len());
+            let start = start.ok_or(KeyError::Damaged)?;
+            whole.expose_mut()[start..].copy_from_slice(exponent);
+            let share = SplitInteger::new(store, whole.expose())?;
+            Private::RsaNeverJoined(Box::new((share, public)))
+        }
+    };
+    Ok((private, spki))
 }
 
 fn rsa_spki(key: &pkcs1::RsaPrivateKey<'_>) -> Result<Vec<u8>, pkcs8::der::Error> {

@@ -14,7 +14,9 @@ pub mod harness;
 mod key;
 mod load;
 mod log;
+mod memory;
 mod peer;
+mod random;
 mod rate;
 mod scheme;
 mod secrets;
@@ -35,6 +37,8 @@ use serde_json::json;
 
 use control::Control;
 use load::Loader;
+use memory::Protection;
+use store::{Root, Store};
 use vault::Vault;
 use worker::Pool;
 
@@ -71,25 +75,29 @@ fn usage() -> ExitCode {
 fn serve(descriptor: RawFd) -> Result<(), Box<dyn Error>> {
     let socket = Arc::new(system::adopt_only(descriptor)?);
     let hardening = unlatch_locked::harden_process()?;
+    let secret_memory = unlatch_locked::prefer_secret_memory();
     let all_locked = unlatch_locked::lock_all_memory()?;
     system::prepare()?;
-    let vault = Arc::new(Vault::new());
+    let store = Store::new(Root::new()?);
+    let protection = Protection {
+        secret_memory,
+        keyring: store.has_keyring(),
+        all_locked,
+        not_dumpable: hardening.not_dumpable,
+    };
+    let vault = Arc::new(Vault::new(store));
     // A thread's first steps need calls that the filter answers otherwise: every thread must be past them.
     let ready = Arc::new(Barrier::new(worker::THREADS + 2));
     let (pool, loader) = (Pool::start(&vault, &ready)?, Loader::start(&vault, &ready)?);
     ready.wait();
     confine::confine()?;
-    let memory = json!({
-        "at_rest": "xor halves in locked pages", "all_locked": all_locked, "seccomp": true,
-        "not_dumpable": hardening.not_dumpable,
-    });
-    log::event("ready", json!({"memory": memory}));
+    log::event("ready", json!({"memory": protection.describe()}));
     let control = Control {
         socket,
         vault,
         pool,
         loader,
-        memory,
+        protection,
     };
     let ended = control.run();
     control.vault.forget();
@@ -99,11 +107,13 @@ fn serve(descriptor: RawFd) -> Result<(), Box<dyn Error>> {
 
 fn self_test() -> Result<(), Box<dyn Error>> {
     unlatch_locked::harden_process()?;
+    unlatch_locked::prefer_secret_memory();
     unlatch_locked::lock_all_memory()?;
     system::prepare()?;
+    let store = Store::new(Root::new()?);
     let cases = self_test::cases()?;
     confine::confine()?;
-    self_test::run(cases)?;
+    self_test::run(&store, cases)?;
     println!(
         "{}",
         json!({"ok": true, "version": env!("CARGO_PKG_VERSION")})

@@ -11,7 +11,6 @@ use serde_json::json;
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::control::{Fault, FaultKind, Loaded};
 
-use crate::secrets::Secrets;
 use crate::vault::Vault;
 use crate::wire;
 use crate::worker::STACK_BYTES;
@@ -52,8 +51,7 @@ impl Loader {
 
 fn run(vault: &Vault, jobs: &Receiver<(OwnedFd, Answer)>) {
     for (stream, answer) in jobs {
-        let result =
-            receive(&stream).and_then(|(file, key)| vault.load(Secrets::open(&file, key)?));
+        let result = receive(&stream).and_then(|(file, key)| vault.open(&file, key));
         let line = match &result {
             Ok(_) => json!({"ok": true}).to_string(),
             Err(fault) => serde_json::to_string(fault).unwrap_or_default(),

@@ -21,6 +21,23 @@ pub(crate) enum Method {
     Rsa(Padding, Hash),
 }
 
+impl Method {
+    /// TLS's number of the scheme that signs like this.
+    pub(crate) fn code(self) -> u16 {
+        let hash = |hash| match hash {
+            Hash::Sha256 => 0,
+            Hash::Sha384 => 1,
+            Hash::Sha512 => 2,
+        };
+        match self {
+            Self::Rsa(Padding::Pkcs1, digest) => 0x0401 + 0x0100 * hash(digest),
+            Self::Rsa(Padding::Pss, digest) => 0x0804 + hash(digest),
+            Self::Ecdsa(digest) => 0x0403 + 0x0100 * hash(digest),
+            Self::Ed25519 => 0x0807,
+        }
+    }
+}
+
 /// The method for a scheme, or `None` where key or version does not allow it.
 ///
 /// TLS 1.3 ties each ECDSA hash to one curve and knows no PKCS#1 in handshakes; TLS 1.2 allows both.
@@ -103,6 +120,15 @@ mod tests {
             [0x0403, 0x0503, 0x0603]
         );
         assert_eq!(allowed(KeyType::Ed25519, Version::Tls12), [0x0807]);
+    }
+
+    #[test]
+    fn methods_name_the_scheme_they_came_from() {
+        for key in [KeyType::Rsa, KeyType::Ed25519, KeyType::Ecdsa(Curve::P256)] {
+            for scheme in allowed(key, Version::Tls12) {
+                assert_eq!(method(key, scheme, Version::Tls12).unwrap().code(), scheme);
+            }
+        }
     }
 
     #[test]

@@ -10,8 +10,9 @@ use unlatch_protocol::rules::{KeyUse, TokenUse};
 use unlatch_sealed::Error;
 use unlatch_sealed::bundle::{self, Bundle};
 
-use crate::key::{KeyError, SigningKey};
-use crate::store::Split;
+use crate::key::{KeyError, RsaMode, SigningKey};
+use crate::scheme::KeyType;
+use crate::store::{Split, Store, with_wiped_stack};
 
 /// The name of the one secret of a raw payload in configurations: `sealed:default`.
 const RAW_NAME: &str = "default";
@@ -69,36 +70,61 @@ impl Counter {
 
 impl Secrets {
     /// Open a sealed file. Plaintext, content key and every intermediate are wiped when this returns.
-    pub(crate) fn open(sealed: &[u8], mut content_key: LockedBytes) -> Result<Self, Fault> {
-        let bundle = match Bundle::open(sealed, &content_key) {
+    pub(crate) fn open(
+        store: &Store,
+        sealed: &[u8],
+        mut content_key: LockedBytes,
+        never_joined: &[String],
+    ) -> Result<Self, Fault> {
+        let bundle = with_wiped_stack(|| match Bundle::open(sealed, &content_key) {
             Err(Error::ContentKey) => {
                 content_key.truncate(SHORT_CONTENT_KEY);
                 Bundle::open(sealed, &content_key)
             }
             other => other,
-        };
+        });
         drop(content_key);
-        crate::store::wipe_stack();
-        Self::of(bundle.map_err(|error| does_not_open(&error))?)
+        Self::of(
+            store,
+            bundle.map_err(|error| does_not_open(&error))?,
+            never_joined,
+        )
     }
 
-    /// From an opened bundle.
-    pub(crate) fn of(bundle: Bundle) -> Result<Self, Fault> {
+    /// From an opened bundle. RSA keys of these names are never joined.
+    pub(crate) fn of(
+        store: &Store,
+        bundle: Bundle,
+        never_joined: &[String],
+    ) -> Result<Self, Fault> {
         let is_raw = bundle.set.is_none();
         let all = bundle
             .secrets
             .into_iter()
-            .map(|secret| Secret::read(secret, is_raw))
+            .map(|secret| Secret::read(store, secret, is_raw, never_joined))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
+        let secrets = Self {
             set: bundle.set,
             all,
-        })
+        };
+        match never_joined.iter().find(|name| !secrets.has_rsa(name)) {
+            None => Ok(secrets),
+            Some(name) => Err(Fault::new(
+                FaultKind::Key,
+                format!("guard.never_joined: no RSA key named {name:?} in the sealed file"),
+            )
+            .hint("keys of elliptic curves are never joined anyway")),
+        }
     }
 
     /// The secret with this number: its position in the file, counted from 1.
     pub(crate) fn by_id(&self, id: u16) -> Option<&Secret> {
         self.all.get(usize::from(id).checked_sub(1)?)
+    }
+
+    fn has_rsa(&self, name: &str) -> bool {
+        let key = self.by_name(name).and_then(|(_, secret)| secret.as_key());
+        key.is_some_and(|held| held.key.key_type() == KeyType::Rsa)
     }
 
     /// The secret of this name and its number.
@@ -126,24 +152,24 @@ impl Secrets {
             secrets: self.all.iter().map(Secret::describe).collect(),
         }
     }
-
-    pub(crate) fn reshare(&mut self) -> std::io::Result<()> {
-        for secret in &mut self.all {
-            match &mut secret.kind {
-                Kind::Key(held) => held.key.reshare()?,
-                Kind::Token(held) => held.value.reshare()?,
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Secret {
-    fn read(secret: bundle::Secret, is_raw: bool) -> Result<Self, Fault> {
+    fn read(
+        store: &Store,
+        secret: bundle::Secret,
+        is_raw: bool,
+        never_joined: &[String],
+    ) -> Result<Self, Fault> {
         let name = if is_raw {
             RAW_NAME.to_owned()
         } else {
             secret.name
+        };
+        let mode = if never_joined.contains(&name) {
+            RsaMode::NeverJoined
+        } else {
+            RsaMode::Joined
         };
         let rules = secret.rules;
         let text = rules.as_deref();
@@ -157,12 +183,13 @@ impl Secret {
         let kind = match secret.kind {
             bundle::Kind::PrivateKey(_) => Kind::Key(Box::new(HeldKey {
                 rules: text.map(KeyUse::parse).transpose().map_err(wrong_rules)?,
-                key: SigningKey::read(&secret.bytes).map_err(|error| wrong_key(&name, &error))?,
+                key: SigningKey::read(store, &secret.bytes, mode)
+                    .map_err(|error| wrong_key(&name, &error))?,
                 signatures: Counter::default(),
             })),
             bundle::Kind::Token => Kind::Token(Box::new(HeldToken {
                 rules: text.map(TokenUse::parse).transpose().map_err(wrong_rules)?,
-                value: Split::new(secret.bytes).map_err(|error| internal(&error))?,
+                value: Split::new(store, secret.bytes).map_err(|error| internal(&error))?,
                 given: Counter::default(),
             })),
         };

@@ -6,8 +6,9 @@ use aws_lc_rs::signature as sg;
 use unlatch_locked::LockedBytes;
 
 use crate::context::{self, Version};
-use crate::key::{KeyError, SigningKey};
+use crate::key::{KeyError, RsaMode, SigningKey};
 use crate::scheme;
+use crate::store::Store;
 use crate::tickets::Chain;
 
 /// What failed.
@@ -23,7 +24,7 @@ type Case = (
 type Tail = usize;
 
 /// Sign with fresh keys, verify with another path of the library, derive ticket keys.
-pub(crate) fn run(cases: Vec<Case>) -> Result<(), Failure> {
+pub(crate) fn run(store: &Store, cases: Vec<Case>) -> Result<(), Failure> {
     let message = [
         &[0x20; 64][..],
         b"TLS 1.3, server CertificateVerify\0",
@@ -34,8 +35,9 @@ pub(crate) fn run(cases: Vec<Case>) -> Result<(), Failure> {
         return Err("context check");
     }
     for (pkcs8, scheme, verifier, tail) in cases {
-        let mut key = SigningKey::read(&pkcs8).map_err(|_| "reading a key")?;
-        key.reshare().map_err(|_| "resharing")?;
+        let key =
+            SigningKey::read(store, &pkcs8, RsaMode::default()).map_err(|_| "reading a key")?;
+        store.reshare().map_err(|_| "resharing")?;
         let method = scheme::method(key.key_type(), scheme, Version::Tls13).ok_or("schemes")?;
         let signature = key
             .sign(method, &message)
@@ -45,7 +47,7 @@ pub(crate) fn run(cases: Vec<Case>) -> Result<(), Failure> {
             .verify(&message, &signature)
             .map_err(|_| "verifying")?;
     }
-    let keys = Chain::random()
+    let keys = Chain::random(store)
         .and_then(|mut chain| chain.reply("self-test", std::time::Duration::from_secs(7200)));
     keys.map(drop).map_err(|_| "ticket keys")
 }
@@ -66,7 +68,10 @@ pub(crate) fn cases() -> Result<Vec<Case>, Failure> {
     let rsa = KeyPair::generate(KeySize::Rsa2048)
         .and_then(|pair| pair.as_der())
         .map_err(failed)?;
-    let locked = |der: &[u8]| LockedBytes::copy_from(der).map_err(|_| "locked memory");
+    let locked = |der: &[u8]| {
+        LockedBytes::copy_from(der)
+            .map_err(|_| "no memory that can be locked: raise RLIMIT_MEMLOCK")
+    };
     Ok(vec![
         (
             locked(p256.as_ref())?,

@@ -10,7 +10,8 @@ use std::time::Duration;
 use aws_lc_rs::hkdf;
 use unlatch_locked::LockedBytes;
 
-use crate::store::Split;
+use crate::random;
+use crate::store::{Split, Store};
 
 /// Length of an epoch.
 pub(crate) const EPOCH: Duration = Duration::from_secs(3600);
@@ -18,6 +19,7 @@ const KEY_BYTES: usize = 32;
 
 /// The chain at one epoch.
 pub(crate) struct Chain {
+    store: Store,
     epoch: u64,
     chain: Split,
     previous_root: Split,
@@ -26,20 +28,26 @@ pub(crate) struct Chain {
 
 impl Chain {
     /// Random, at epoch 0. The root before it never encrypted anything.
-    pub(crate) fn random() -> io::Result<Self> {
+    pub(crate) fn random(store: &Store) -> io::Result<Self> {
         Self::from_parts(
-            LockedBytes::random(KEY_BYTES)?,
-            LockedBytes::random(KEY_BYTES)?,
+            store,
+            random::locked(KEY_BYTES)?,
+            random::locked(KEY_BYTES)?,
         )
     }
 
-    fn from_parts(chain: LockedBytes, previous_root: LockedBytes) -> io::Result<Self> {
+    fn from_parts(
+        store: &Store,
+        chain: LockedBytes,
+        previous_root: LockedBytes,
+    ) -> io::Result<Self> {
         let root = expand(chain.expose(), &[b"root"])?;
         Ok(Self {
+            store: store.clone(),
             epoch: 0,
-            chain: Split::new(chain)?,
-            previous_root: Split::new(previous_root)?,
-            root: Split::new(root)?,
+            chain: Split::new(store, chain)?,
+            previous_root: Split::new(store, previous_root)?,
+            root: Split::new(store, root)?,
         })
     }
 
@@ -51,8 +59,8 @@ impl Chain {
                 .chain
                 .with_joined(|chain| expand(chain, &[b"next"]))??;
             let root = expand(next.expose(), &[b"root"])?;
-            self.previous_root = std::mem::replace(&mut self.root, Split::new(root)?);
-            self.chain = Split::new(next)?;
+            self.previous_root = std::mem::replace(&mut self.root, Split::new(&self.store, root)?);
+            self.chain = Split::new(&self.store, next)?;
             self.epoch += 1;
         }
         Ok(())
@@ -75,13 +83,6 @@ impl Chain {
         }
         Ok(reply)
     }
-
-    pub(crate) fn reshare(&mut self) -> io::Result<()> {
-        for secret in [&mut self.chain, &mut self.previous_root, &mut self.root] {
-            secret.reshare()?;
-        }
-        Ok(())
-    }
 }
 
 /// HKDF-Expand with SHA-256 (RFC 5869 section 2.3); the input is uniform already, so nothing is extracted.
@@ -98,9 +99,15 @@ fn expand(secret: &[u8], info: &[&[u8]]) -> io::Result<LockedBytes> {
 mod tests {
     use super::*;
 
+    use crate::store::Root;
+
+    fn store() -> Store {
+        Store::new(Root::in_pages().unwrap())
+    }
+
     fn chain() -> Chain {
         let bytes = |byte| LockedBytes::copy_from(&[byte; 32]).unwrap();
-        Chain::from_parts(bytes(1), bytes(2)).unwrap()
+        Chain::from_parts(&store(), bytes(1), bytes(2)).unwrap()
     }
 
     fn keys(chain: &mut Chain, node: &str, seconds: u64) -> (u64, u32, Vec<u8>, Vec<u8>) {
@@ -143,14 +150,17 @@ mod tests {
         let before = keys(&mut chain, "a", 0);
         assert_ne!(keys(&mut chain, "b", 0).3, before.3);
 
-        chain.reshare().unwrap();
+        chain.store.reshare().unwrap();
 
         assert_eq!(keys(&mut chain, "a", 0), before);
     }
 
     #[test]
     fn every_start_has_other_keys() {
-        let (mut one, mut other) = (Chain::random().unwrap(), Chain::random().unwrap());
+        let (mut one, mut other) = (
+            Chain::random(&store()).unwrap(),
+            Chain::random(&store()).unwrap(),
+        );
 
         assert_ne!(keys(&mut one, "a", 0).3, keys(&mut other, "a", 0).3);
     }

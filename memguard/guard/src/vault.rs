@@ -18,12 +18,16 @@ use crate::configure::{self, InForce};
 use crate::context;
 use crate::scheme;
 use crate::secrets::{Counter, Secrets};
+use crate::store::Store;
 use crate::tickets::Chain;
 
 /// See the module.
 pub(crate) struct Vault {
+    store: Store,
     state: RwLock<State>,
     tickets: Mutex<Option<Chain>>,
+    /// Names of RSA keys that are never joined.
+    never_joined: Mutex<Vec<String>>,
     refused: [Counter; Refusal::ALL.len()],
     started: Instant,
 }
@@ -37,10 +41,12 @@ struct State {
 }
 
 impl Vault {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(store: Store) -> Self {
         Self {
+            store,
             state: RwLock::new(State::default()),
             tickets: Mutex::new(None),
+            never_joined: Mutex::default(),
             refused: Default::default(),
             started: Instant::now(),
         }
@@ -49,6 +55,34 @@ impl Vault {
     /// Monotonic time since start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Where opened secrets are kept.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Which RSA keys the next load takes as never to be joined.
+    pub(crate) fn never_join(&self, names: Vec<String>) -> Result<(), Fault> {
+        let state = self.read();
+        let mut never_joined = self.never_joined();
+        if state.secrets.is_some() && *never_joined != names {
+            let message = "guard.never_joined cannot change while the keys are held";
+            return Err(Fault::new(FaultKind::State, message).hint("relock, then unlock"));
+        }
+        *never_joined = names;
+        Ok(())
+    }
+
+    /// Open a sealed file with its content key, and hold what is in it.
+    pub(crate) fn open(&self, sealed: &[u8], content_key: LockedBytes) -> Result<Loaded, Fault> {
+        let never_joined = self.never_joined().clone();
+        self.load(Secrets::open(
+            &self.store,
+            sealed,
+            content_key,
+            &never_joined,
+        )?)
     }
 
     /// Take the secrets of an opened file.
@@ -64,7 +98,7 @@ impl Vault {
             )
             .hint("relock first, then unlock with the other sealed file"));
         }
-        *self.tickets() = Some(Chain::random().map_err(|error| internal(&error))?);
+        *self.tickets() = Some(Chain::random(&self.store).map_err(|error| internal(&error))?);
         let loaded = secrets.describe();
         state.secrets = Some(secrets);
         Ok(loaded)
@@ -193,16 +227,12 @@ impl Vault {
         *self.tickets() = None;
     }
 
-    /// New halves for everything that is held; past ticket epochs are wiped.
+    /// New parts for everything that is held; past ticket epochs are wiped.
     pub(crate) fn reshare(&self) -> io::Result<()> {
         if let Some(chain) = self.tickets().as_mut() {
             chain.advance(self.elapsed())?;
-            chain.reshare()?;
         }
-        self.write()
-            .secrets
-            .as_mut()
-            .map_or(Ok(()), Secrets::reshare)
+        self.store.reshare()
     }
 
     /// Count a refusal.
@@ -262,6 +292,12 @@ impl Vault {
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn never_joined(&self) -> MutexGuard<'_, Vec<String>> {
+        self.never_joined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tickets(&self) -> MutexGuard<'_, Option<Chain>> {

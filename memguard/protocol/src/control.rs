@@ -6,6 +6,45 @@ use serde_json::value::RawValue;
 use crate::digest::Digest;
 use crate::rules::InjectRule;
 
+/// Payload of settings. Every member may be left out; then what held before holds on.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Milliseconds between two changes of every share.
+    pub reshare_ms: Option<u64>,
+    /// What guard must have; it refuses to go on without.
+    pub require: Option<Vec<Requirement>>,
+    /// Names of RSA keys that are never joined, not even to sign.
+    pub never_joined: Option<Vec<String>>,
+}
+
+/// A protection that not every kernel and container gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Requirement {
+    /// Shares in memory that no other process and no core file reaches (Linux 6.5, or `secretmem.enable=1`).
+    MemfdSecret,
+    /// Pads from a root in the kernel's process keyring.
+    Keyring,
+    /// Every page of the process locked (RLIMIT_MEMLOCK unlimited, or CAP_IPC_LOCK).
+    AllLocked,
+}
+
+impl Requirement {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::MemfdSecret, Self::Keyring, Self::AllLocked];
+
+    /// As configurations and status name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MemfdSecret => "memfd_secret",
+            Self::Keyring => "keyring",
+            Self::AllLocked => "all_locked",
+        }
+    }
+}
+
 /// Payload of configure.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -115,6 +154,8 @@ pub enum FaultKind {
     Key,
     /// Not in this state.
     State,
+    /// A required protection is missing.
+    Require,
     /// The request itself is wrong.
     Malformed,
     /// Guard failed.
@@ -189,6 +230,25 @@ mod tests {
             r#"{}"#,
         ] {
             assert!(serde_json::from_str::<Worker>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_name_what_they_know() {
+        let json = r#"{"reshare_ms": 5000, "require": ["memfd_secret", "keyring", "all_locked"]}"#;
+        let settings: Settings = serde_json::from_str(json).unwrap();
+
+        assert_eq!(settings.require, Some(Requirement::ALL.to_vec()));
+        for requirement in Requirement::ALL {
+            let name = serde_json::to_string(requirement.name()).unwrap();
+            assert_eq!(serde_json::to_string(&requirement).unwrap(), name);
+        }
+        for bad in [
+            r#"{"require": ["magic"]}"#,
+            r#"{"reshare": 5}"#,
+            r#"{"reshare_ms": -1}"#,
+        ] {
+            assert!(serde_json::from_str::<Settings>(bad).is_err(), "{bad}");
         }
     }
 

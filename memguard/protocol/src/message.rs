@@ -23,6 +23,10 @@ pub mod operation {
     pub const STATUS: u8 = 0x44;
     /// Supervisor: forget every secret.
     pub const DROP: u8 = 0x45;
+    /// Supervisor: how guard keeps secrets.
+    pub const SETTINGS: u8 = 0x46;
+    /// Supervisor: change every share now.
+    pub const RESHARE: u8 = 0x47;
     /// Set in every reply.
     pub const REPLY: u8 = 0x80;
     /// The reply that says no.

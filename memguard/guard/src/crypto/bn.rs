@@ -59,6 +59,12 @@ impl Number {
         checked(unsafe { sys::BN_bn2bin_padded(out.as_mut_ptr(), out.len(), self.as_ptr()) })
     }
 
+    /// Whether both are one number; for numbers that are no secrets.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        // SAFETY: reads two valid numbers.
+        unsafe { sys::BN_cmp(self.as_ptr(), other.as_ptr()) == 0 }
+    }
+
     pub(super) fn as_ptr(&self) -> *mut sys::BIGNUM {
         self.0.as_ptr()
     }
@@ -171,6 +177,28 @@ impl Modulus {
         // SAFETY: as in `multiply`.
         checked(unsafe {
             sys::BN_mod_exp_mont(
+                result.as_ptr(),
+                base.as_ptr(),
+                exponent.as_ptr(),
+                self.number.as_ptr(),
+                scratch.as_ptr(),
+                self.montgomery.as_ptr(),
+            )
+        })?;
+        Ok(result)
+    }
+
+    /// base ^ exponent, in time that depends on the exponent's length only.
+    pub(super) fn secret_power(
+        &self,
+        base: &Number,
+        exponent: &Number,
+        scratch: &Scratch,
+    ) -> Result<Number, CryptoError> {
+        let result = Number::zero()?;
+        // SAFETY: as in `multiply`.
+        checked(unsafe {
+            sys::BN_mod_exp_mont_consttime(
                 result.as_ptr(),
                 base.as_ptr(),
                 exponent.as_ptr(),

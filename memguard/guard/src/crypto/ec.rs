@@ -1,11 +1,12 @@
-//! ECDSA from a scalar that is handed in for one signature.
+//! Points of the NIST curves, by aws-lc: multiples of the base point in constant time.
 
-use std::ptr::{NonNull, null};
+use std::ptr::{NonNull, null, null_mut};
 
 use aws_lc_sys as sys;
 
 use super::bn::{Number, Scratch};
-use super::{CryptoError, Hash, checked};
+use super::scalar::MAX_BYTES;
+use super::{CryptoError, checked};
 
 /// A NIST curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,9 +15,6 @@ pub(crate) enum Curve {
     P384,
     P521,
 }
-
-/// DER of an ECDSA signature on P-521, the longest.
-const MAX_SIGNATURE_BYTES: usize = 144;
 
 impl Curve {
     /// Bytes of a scalar and of a coordinate.
@@ -42,22 +40,9 @@ impl Curve {
 
 /// The public point of a scalar, uncompressed: 4 ‖ x ‖ y.
 pub(crate) fn public_point(curve: Curve, scalar: &[u8]) -> Result<Vec<u8>, CryptoError> {
-    // Refuses 0 and whatever is not below the order.
-    let key = Key::new(curve, scalar)?;
-    let (scratch, number) = (Scratch::new()?, Number::from_bytes(scalar)?);
-    let point = Point::new(curve)?;
+    let scratch = Scratch::new()?;
+    let point = Point::multiple(curve, scalar, &scratch)?;
     let mut out = vec![0; 1 + 2 * curve.scalar_len()];
-    // SAFETY: every pointer is valid; the null ones mean "no second product". The scalar goes in constant time.
-    checked(unsafe {
-        sys::EC_POINT_mul(
-            curve.group(),
-            point.0.as_ptr(),
-            number.as_ptr(),
-            null(),
-            null(),
-            scratch.as_ptr(),
-        )
-    })?;
     // SAFETY: writes at most `out.len()` bytes.
     let written = unsafe {
         sys::EC_POINT_point2oct(
@@ -69,7 +54,7 @@ pub(crate) fn public_point(curve: Curve, scalar: &[u8]) -> Result<Vec<u8>, Crypt
             scratch.as_ptr(),
         )
     };
-    drop(key);
+    // The point at infinity, of scalar 0, would be one byte.
     if written == out.len() {
         Ok(out)
     } else {
@@ -77,72 +62,95 @@ pub(crate) fn public_point(curve: Curve, scalar: &[u8]) -> Result<Vec<u8>, Crypt
     }
 }
 
-/// Sign in DER, as TLS sends it. The nonce is random and mixed with key and digest by aws-lc.
-pub(crate) fn sign(
+/// The x coordinate of one·G + other·G, in the first `scalar_len` bytes; `None` for infinity. Scalars are big-endian
+/// and below the order; they are not added.
+pub(crate) fn x_of_sum(
     curve: Curve,
-    scalar: &[u8],
-    hash: Hash,
-    message: &[u8],
-) -> Result<Vec<u8>, CryptoError> {
-    let digest = hash.digest(message);
-    let key = Key::new(curve, scalar)?;
-    let mut out = vec![0; MAX_SIGNATURE_BYTES];
-    let mut length = 0;
-    // SAFETY: reads the digest, writes at most ECDSA_size bytes (139 for P-521), which `out` can hold.
+    [one, other]: [&[u8]; 2],
+) -> Result<Option<[u8; MAX_BYTES]>, CryptoError> {
+    let scratch = Scratch::new()?;
+    let sum = Point::multiple(curve, one, &scratch)?;
+    let other = Point::multiple(curve, other, &scratch)?;
+    // SAFETY: every pointer is valid; the sum may be written over a summand.
     checked(unsafe {
-        sys::ECDSA_sign(
-            0,
-            digest.as_ref().as_ptr(),
-            digest.as_ref().len(),
-            out.as_mut_ptr(),
-            &raw mut length,
-            key.0.as_ptr(),
+        sys::EC_POINT_add(
+            curve.group(),
+            sum.0.as_ptr(),
+            sum.0.as_ptr(),
+            other.0.as_ptr(),
+            scratch.as_ptr(),
         )
     })?;
-    out.truncate(usize::try_from(length).map_err(|_| CryptoError)?);
-    Ok(out)
-}
-
-/// An EC_KEY with a private scalar only. Invariant: valid, freed here; freeing overwrites the scalar.
-struct Key(NonNull<sys::EC_KEY>);
-
-impl Key {
-    fn new(curve: Curve, scalar: &[u8]) -> Result<Self, CryptoError> {
-        if scalar.len() != curve.scalar_len() {
-            return Err(CryptoError);
-        }
-        // SAFETY: allocates, nothing else.
-        let key = Self(NonNull::new(unsafe { sys::EC_KEY_new() }).ok_or(CryptoError)?);
-        let number = Number::from_bytes(scalar)?;
-        // SAFETY: valid key and constant group.
-        checked(unsafe { sys::EC_KEY_set_group(key.0.as_ptr(), curve.group()) })?;
-        // SAFETY: both valid; the scalar is copied, and refused when 0 or not below the order.
-        checked(unsafe { sys::EC_KEY_set_private_key(key.0.as_ptr(), number.as_ptr()) })?;
-        Ok(key)
+    // SAFETY: reads a valid point.
+    if unsafe { sys::EC_POINT_is_at_infinity(curve.group(), sum.0.as_ptr()) } == 1 {
+        return Ok(None);
     }
+    let x = Number::zero()?;
+    // SAFETY: every pointer is valid; y is not asked for.
+    checked(unsafe {
+        sys::EC_POINT_get_affine_coordinates(
+            curve.group(),
+            sum.0.as_ptr(),
+            x.as_ptr(),
+            null_mut(),
+            scratch.as_ptr(),
+        )
+    })?;
+    let mut out = [0; MAX_BYTES];
+    x.write(&mut out[..curve.scalar_len()])?;
+    Ok(Some(out))
 }
 
-impl Drop for Key {
-    fn drop(&mut self) {
-        // SAFETY: valid and freed once.
-        unsafe { sys::EC_KEY_free(self.0.as_ptr()) }
-    }
+/// 1 / number modulo the curve's order, in time that depends on the number: pass a blinded one. 0 is an error.
+pub(crate) fn inverse_of_blinded(
+    curve: Curve,
+    number: &[u8],
+    out: &mut [u8],
+) -> Result<(), CryptoError> {
+    let scratch = Scratch::new()?;
+    let (number, inverse) = (Number::from_bytes(number)?, Number::zero()?);
+    // SAFETY: every pointer is valid; the order belongs to the constant group and is only read.
+    let written = unsafe {
+        sys::BN_mod_inverse(
+            inverse.as_ptr(),
+            number.as_ptr(),
+            sys::EC_GROUP_get0_order(curve.group()),
+            scratch.as_ptr(),
+        )
+    };
+    checked(std::ffi::c_int::from(!written.is_null()))?;
+    inverse.write(out)
 }
 
+/// Invariant: valid, freed here; freeing overwrites it.
 struct Point(NonNull<sys::EC_POINT>);
 
 impl Point {
-    fn new(curve: Curve) -> Result<Self, CryptoError> {
+    /// scalar·G, in constant time for scalars below the order.
+    fn multiple(curve: Curve, scalar: &[u8], scratch: &Scratch) -> Result<Self, CryptoError> {
+        let number = Number::from_bytes(scalar)?;
         // SAFETY: the group is a constant; allocates the point.
-        NonNull::new(unsafe { sys::EC_POINT_new(curve.group()) })
+        let point = NonNull::new(unsafe { sys::EC_POINT_new(curve.group()) })
             .map(Self)
-            .ok_or(CryptoError)
+            .ok_or(CryptoError)?;
+        // SAFETY: every pointer is valid; the null ones mean "no second product".
+        checked(unsafe {
+            sys::EC_POINT_mul(
+                curve.group(),
+                point.0.as_ptr(),
+                number.as_ptr(),
+                null(),
+                null(),
+                scratch.as_ptr(),
+            )
+        })?;
+        Ok(point)
     }
 }
 
 impl Drop for Point {
     fn drop(&mut self) {
         // SAFETY: valid and freed once.
-        unsafe { sys::EC_POINT_free(self.0.as_ptr()) }
+        unsafe { sys::EC_POINT_clear_free(self.0.as_ptr()) }
     }
 }

@@ -1,49 +1,53 @@
-//! Ed25519 from a seed that is handed in for one signature.
+//! Ed25519 (RFC 8032 section 5.1) from a private scalar in two parts, with a nonce in two parts.
+//!
+//! > R = r1·B + r2·B, h = SHA-512(R ‖ A ‖ message)
+//! > S = (r1 + h·a1) + (r2 + h·a2)
+//!
+//! The nonce is not the RFC's (which is whole): it is random in two parts, see `nonce`. No verifier can tell. A comes
+//! from the stored key, never from the caller.
 
-use aws_lc_sys as sys;
-use unlatch_locked::LockedBytes;
+use aws_lc_rs::digest;
+use curve25519_dalek::{EdwardsPoint, Scalar};
 
-use super::{CryptoError, checked};
+use super::CryptoError;
+use super::nonce::{Fresh, Purpose};
+use crate::store::Halves;
 
 /// Bytes of a seed and of a public key.
 pub(crate) const SEED_BYTES: usize = 32;
-/// aws-lc's private key is seed ‖ public key.
-const PRIVATE_BYTES: usize = 64;
-const SIGNATURE_BYTES: usize = 64;
 
-/// The public key of a seed.
-pub(crate) fn public_key(seed: &[u8]) -> Result<[u8; 32], CryptoError> {
+/// The private scalar and the public key of a seed (RFC 8032 section 5.1.5).
+pub(crate) fn expand(seed: &[u8]) -> Result<(Scalar, [u8; 32]), CryptoError> {
     if seed.len() != SEED_BYTES {
         return Err(CryptoError);
     }
-    let mut public = [0; 32];
-    let mut private = LockedBytes::zeroed(PRIVATE_BYTES).map_err(|_| CryptoError)?;
-    // SAFETY: writes 32 and 64 bytes, reads 32; the lengths are those of the buffers.
-    unsafe {
-        sys::ED25519_keypair_from_seed(
-            public.as_mut_ptr(),
-            private.expose_mut().as_mut_ptr(),
-            seed.as_ptr(),
-        );
-    }
-    Ok(public)
+    let digest = digest::digest(&digest::SHA512, seed);
+    let mut clamped = [0; 32];
+    clamped.copy_from_slice(&digest.as_ref()[..32]);
+    clamped[0] &= 0xf8;
+    clamped[31] = clamped[31] & 0x7f | 0x40;
+    // Reduction changes nothing: the base point has the order that it reduces by.
+    let scalar = Scalar::from_bytes_mod_order(clamped);
+    let public = EdwardsPoint::mul_base(&scalar).compress().to_bytes();
+    Ok((scalar, public))
 }
 
-/// Sign. `private` is seed ‖ public key; a public key of another seed would give the seed away, so the pair is made
-/// only by `key::read`, from [`public_key`].
-pub(crate) fn sign(private: &[u8], message: &[u8]) -> Result<Vec<u8>, CryptoError> {
-    if private.len() != PRIVATE_BYTES {
-        return Err(CryptoError);
+/// Sign: R ‖ S.
+pub(crate) fn sign(
+    key: &Halves<Scalar>,
+    public: &[u8; 32],
+    purpose: Purpose<'_>,
+) -> Result<Vec<u8>, CryptoError> {
+    let nonce = Fresh::draw()?.nonce(key, purpose)?;
+    let [one, other] = nonce.map(|part| EdwardsPoint::mul_base(&part));
+    let point = (one + other).compress().to_bytes();
+    let mut hash = digest::Context::new(&digest::SHA512);
+    for part in [&point[..], public, purpose.message] {
+        hash.update(part);
     }
-    let mut out = vec![0; SIGNATURE_BYTES];
-    // SAFETY: writes 64 bytes, reads the message and 64 bytes of key.
-    checked(unsafe {
-        sys::ED25519_sign(
-            out.as_mut_ptr(),
-            message.as_ptr(),
-            message.len(),
-            private.as_ptr(),
-        )
-    })?;
-    Ok(out)
+    let mut wide = [0; 64];
+    wide.copy_from_slice(hash.finish().as_ref());
+    let h = Scalar::from_bytes_mod_order_wide(&wide);
+    let s = (nonce[0] + h * key.scalars[0]) + (nonce[1] + h * key.scalars[1]);
+    Ok([point, s.to_bytes()].concat())
 }

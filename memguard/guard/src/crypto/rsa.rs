@@ -36,6 +36,14 @@ pub(crate) enum Padding {
     Pkcs1,
 }
 
+/// The private part, for one signature.
+pub(crate) enum Exponent<'a> {
+    /// Whole, by the Chinese remainder theorem.
+    Factors(&'a Parts<'a>),
+    /// Minuend and subtrahend, big-endian. Their difference is d, and is never computed.
+    Difference(&'a [u8], &'a [u8]),
+}
+
 /// The parts that make a private key, big-endian.
 pub(crate) struct Parts<'a> {
     pub(crate) p: &'a [u8],
@@ -123,7 +131,7 @@ impl PublicKey {
     /// Sign a message.
     pub(crate) fn sign(
         &self,
-        parts: &Parts<'_>,
+        exponent: Exponent<'_>,
         padding: Padding,
         hash: Hash,
         message: &[u8],
@@ -137,19 +145,47 @@ impl PublicKey {
         let blinded = self
             .modulus
             .multiply(&Number::from_bytes(&encoded)?, &blind, &scratch)?;
-        let mut input = vec![0; self.len];
-        blinded.write(&mut input)?;
+        let power = match exponent {
+            Exponent::Factors(parts) => self.raw(parts, &blinded)?,
+            Exponent::Difference(minuend, subtrahend) => {
+                self.quotient(&blinded, minuend, subtrahend, &scratch)?
+            }
+        };
+        let signature = self.modulus.multiply(&power, &unblind, &scratch)?;
         let mut out = vec![0; self.len];
-        self.raw(parts, &input, &mut out)?;
-        let signature = self
-            .modulus
-            .multiply(&Number::from_bytes(&out)?, &unblind, &scratch)?;
         signature.write(&mut out)?;
         Ok(out)
     }
 
-    /// input ^ d mod n, checked by aws-lc against e.
-    fn raw(&self, parts: &Parts<'_>, input: &[u8], out: &mut [u8]) -> Result<(), CryptoError> {
+    /// base ^ minuend / base ^ subtrahend mod n, checked against e.
+    fn quotient(
+        &self,
+        base: &Number,
+        minuend: &[u8],
+        subtrahend: &[u8],
+        scratch: &Scratch,
+    ) -> Result<Number, CryptoError> {
+        let power = |exponent| {
+            let exponent = Number::from_bytes(exponent)?;
+            self.modulus.secret_power(base, &exponent, scratch)
+        };
+        let (above, below) = (power(minuend)?, power(subtrahend)?);
+        // The base was blinded, so the inversion sees a random number.
+        let below = self.modulus.inverse(&below, scratch)?;
+        let above = self.modulus.convert(&above, scratch)?;
+        let result = self.modulus.multiply(&above, &below, scratch)?;
+        let check = self.modulus.power(&result, &self.exponent, scratch)?;
+        if check.is_same(base) {
+            Ok(result)
+        } else {
+            Err(CryptoError)
+        }
+    }
+
+    /// base ^ d mod n, checked by aws-lc against e.
+    fn raw(&self, parts: &Parts<'_>, base: &Number) -> Result<Number, CryptoError> {
+        let (mut input, mut out) = (vec![0; self.len], vec![0; self.len]);
+        base.write(&mut input)?;
         // With the CRT d is never multiplied; aws-lc only wants it to be there. A wrong path would fail its check.
         let key = Key::new(self, parts, Number::one()?)?;
         let mut written = 0;
@@ -166,7 +202,7 @@ impl PublicKey {
             )
         })?;
         if written == out.len() {
-            Ok(())
+            Number::from_bytes(&out)
         } else {
             Err(CryptoError)
         }
