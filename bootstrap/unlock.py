@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import socket
 import struct
 import sys
@@ -27,9 +26,9 @@ from unlatch.bootstrap.pins.hardware import beside
 from unlatch.bootstrap.sealed import MAX_BYTES, SealedFile
 from unlatch.errors import ConfigError, DamagedFileError, UnavailableError, UnlatchError
 from unlatch.memguard._native import Secret
+from unlatch.memguard.posture import environment, process
 
 GUARD_SECONDS = 30.0
-PR_SET_DUMPABLE = 4
 CONTENT_KEY_BYTES = 32
 
 
@@ -53,11 +52,9 @@ def main() -> None:
 
 
 def harden() -> None:
-    """No core file, and no other process of this user reads our memory."""
-    import ctypes
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+    """Overwrite what is freed, leave no core file, and let no other process of this user read our memory."""
+    environment.require()
+    if not process.close_to_others():
         raise ConfigError("the unlock process cannot be made non-dumpable")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +12,7 @@ from typing import Any, Self
 from unlatch.bootstrap.approval import base64url
 from unlatch.gate import wire
 from unlatch.gate.roster import Roster
+from unlatch.memguard.posture import environment
 
 ANSWER_SECONDS = 30.0  # an answer takes milliseconds and a disk's fsync
 
@@ -125,11 +125,11 @@ def start_keyholder(
             people,
         ]
         process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "unlatch.gate.keyholder_main", *arguments],
+            environment.command("unlatch.gate.keyholder_main", *arguments),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if quiet else None,
-            env={},
+            env=environment.hard({}),
         )
     return process, ours
 

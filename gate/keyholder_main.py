@@ -22,6 +22,7 @@ from unlatch.errors import ConfigError, UnlatchError
 from unlatch.gate import wire
 from unlatch.gate.confine import confine
 from unlatch.gate.keyholder import Keyholder
+from unlatch.memguard.posture import environment
 
 
 def serve(channel: socket.socket, keyholder: Keyholder) -> None:
@@ -63,6 +64,7 @@ def lock_folder(folder: Path) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run and give the exit code."""
+    environment.require()
     parser = argparse.ArgumentParser(prog="unlatch-keyholder")
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--fd", type=int, required=True)

@@ -8,13 +8,13 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from unlatch.errors import UnlatchError
 from unlatch.memguard.control import GuardControl
+from unlatch.memguard.posture import environment
 
 # What the unlock process keeps of the supervisor's environment: the way out of the network, and where CAs lie.
 KEPT_ENVIRONMENT = (
@@ -54,13 +54,15 @@ async def unlock(
     given = [job_read, event_write, theirs.fileno()]
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-I", "-m", "unlatch.bootstrap.unlock", *map(str, given)),
+            *environment.command("unlatch.bootstrap.unlock", *map(str, given)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             pass_fds=given,
-            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
-            | {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
+            env=environment.hard(
+                {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+                | {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+                | environment.hardware_variables()
+            ),
         )
     finally:
         os.close(job_read)
