@@ -17,12 +17,7 @@ from unlatch.memguard._native import Exchange, exchange_answer, jwe_open
 
 TANG = load("clevis_tang")["vectors"]
 SSS = load("clevis_sss")["vectors"]
-OTHERS = [
-    vector
-    for name in ("clevis_null_file",)
-    for vector in load(name)["vectors"]
-    if "jwe" in vector
-]
+OTHERS = [vector for name in ("clevis_null_file",) for vector in load(name)["vectors"] if "jwe" in vector]
 
 
 def opened(jwe: str) -> bytes:
