@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from unlatch.bootstrap.approval import base64url, strict_json
+from unlatch.bootstrap.approval.claims import Claims
 from unlatch.errors import RefusedError, UnavailableError, UnlatchError
 from unlatch.gate import asgi, page, wire
 from unlatch.gate.database import Ledger
@@ -92,16 +94,27 @@ class People:
             row = await self._docket.get(request.path_params["id"])
         except UnknownRequestError:
             return HTMLResponse(page.render_unknown(), 404, page.HEADERS)
+        return HTMLResponse(page.render_card(await self._facts(row)), headers=page.HEADERS)
+
+    async def _facts(self, row: Row) -> page.Card:
         progress = await self._docket.progress(row)
-        text = page.render_card(
+        askers = [one for one in await self._docket.list_open() if one.workload == row.workload]
+        return page.Card(
             request=row.id,
             workload=row.workload,
+            gate=self._roster().genesis.gate,
+            people=self._origin,
+            client=row.client,
+            source=row.source,
+            asked=datetime.fromtimestamp(row.created, UTC).strftime("%H:%M:%S UTC"),
             state=progress.state,
-            approvals=list(progress.approvals),
+            approvals=progress.approvals,
             needed=progress.needed,
             seconds_left=max(0, int(row.expires - self._now())),
+            askers=len(askers),
+            closed_by=row.closed_by,
+            claims=Claims.parse(row.claims) if row.claims is not None else None,
         )
-        return HTMLResponse(text, headers=page.HEADERS)
 
     async def _challenge(self, _: Request) -> Response:
         roster = self._roster()
