@@ -8,8 +8,8 @@ use crate::download::TAILROOM;
 pub(crate) const SEALED_READ: usize = 64 * 1024;
 /// Largest read of a response's body: below 64 KiB a gigabyte costs twice the time, above 128 KiB nothing is gained.
 pub(crate) const BODY_READ: usize = 128 * 1024;
-/// Largest response head, and the first read of a response.
-pub(crate) const HEAD_READ: usize = 64 * 1024;
+/// Largest response head; a longer one is not waited for.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// Room before a response, so that a longer head can be written in front of the body where it lies.
 pub(crate) const HEADROOM: usize = 2048;
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use unlatch_locked::LockedBytes;
 
+use crate::buffers::{BODY_READ, MAX_HEAD};
 use crate::http::chunked::Chunked;
 use crate::http::response::{BadResponse, Outbound, Response};
 use crate::http::{Framing, storage};
@@ -89,16 +90,18 @@ impl Download {
         self.is_done() && self.is_reusable
     }
 
-    /// How much to read next, when `head_read` and `body_read` are the most. One byte more than is expected: a read
-    /// that does not fill its buffer proves that nothing else came, without another system call.
-    pub(crate) fn wanted(&self, head_read: usize, body_read: usize) -> usize {
+    /// How much to read next; nothing when a head is too long. One byte more than is expected: a read that does not
+    /// fill its buffer proves that nothing else came, without another system call.
+    pub(crate) fn wanted(&self) -> usize {
         match self.phase {
-            Phase::Head => head_read.saturating_sub(self.carry.len()),
+            // A small body comes in the same read.
+            Phase::Head if self.carry.len() < MAX_HEAD => BODY_READ - self.carry.len(),
+            Phase::Head => 0,
             Phase::Length(left) => usize::try_from(left)
-                .unwrap_or(body_read)
+                .unwrap_or(BODY_READ)
                 .saturating_add(1)
-                .min(body_read),
-            _ => body_read,
+                .min(BODY_READ),
+            _ => BODY_READ,
         }
     }
 

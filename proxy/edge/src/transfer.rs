@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
 
-use crate::buffers::{self, BODY_READ, HEAD_READ, HEADROOM, Upstream};
+use crate::buffers::{self, HEADROOM, Upstream};
 use crate::config::Timeouts;
 use crate::deadlines::Deadline;
 use crate::download::Download;
@@ -196,7 +196,7 @@ impl<D: Downstream> Transfer<'_, D> {
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         buffers::with_upstream(|upstream| {
             let carried = self.download.carry.len();
-            let wanted = self.download.wanted(HEAD_READ, BODY_READ);
+            let wanted = self.download.wanted();
             let start = HEADROOM + carried;
             if wanted == 0 {
                 return Poll::Ready(Err(Failure::BadResponse("head too large")));
