@@ -123,8 +123,21 @@ class Server:
         )
         if probe is not None:
             self._await(probe, started)
+        else:
+            self._await_listener()
         self.pids = tree(self.process.pid)
         return self
+
+    def _await_listener(self) -> None:
+        """For a server without TLS: until it takes connections, and has its workers."""
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 2) as one:
+                one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                if one.recv(100):
+                    return
+            time.sleep(0.02)
+        self.__exit__()
+        raise StartError(f"{self.peer.name}: {self._tail}")
 
     def _await(self, probe: "subprocess.Popen[bytes]", started: int) -> None:
         while probe.poll() is None and self.process.poll() is None:
