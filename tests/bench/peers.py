@@ -23,6 +23,8 @@ class Peer:
     command: str
     files: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
+    # It is started before the clock, says so in a line, and begins when it gets one.
+    waits: bool = False
 
 
 def fill(text: str, values: Mapping[str, object]) -> str:
@@ -163,6 +165,7 @@ PEERS = {
             OURS,
             f"{sys.executable} -I -S @here@/serve_unlatch.py @port@ @backend_port@ @site@ 1 @guard@ @edge@",
             version="git -C @here@ log -1 --format='%h of %cs'",
+            waits=True,
         ),
         Peer("haproxy", "haproxy -db -q -f @dir@/haproxy.cfg", {"haproxy.cfg": HAPROXY}, "haproxy -v"),
         Peer("nginx", "nginx -e stderr -c @dir@/nginx.conf", {"nginx.conf": NGINX}, "nginx -v 2>&1"),

@@ -1,8 +1,8 @@
 """Guard and edge, wired as the supervisor wires them, for one certificate: what the benchmark measures.
 
 usage: serve_unlatch.py PORT BACKEND_PORT SITE WORKERS GUARD EDGE. SITE is what `seal_site.py` wrote: the sealed file
-with its content key, so that no gate takes part in the figures. Only small modules of the standard library, so that
-the time to start is that of the two programs (docs/protocol.md sections 1 and 2).
+with its content key, so that no gate takes part in the figures. It stands for a supervisor that is running already:
+it waits for a line before it starts anything (docs/protocol.md sections 1 and 2).
 """
 
 import json
@@ -100,7 +100,9 @@ def edge_config(
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM, from the first line on standard input on."""
+    print("ready", flush=True)
+    sys.stdin.readline()
     port, backend, site_path, workers, guard_program, edge_program = sys.argv[1:]
     with open(site_path) as file:
         site = json.load(file)

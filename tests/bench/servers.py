@@ -117,16 +117,28 @@ class Server:
         self.process = subprocess.Popen(
             command,
             preexec_fn=pinned(self._cpu),
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
+            stdin=subprocess.PIPE if self.peer.waits else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if self.peer.waits else self._log,
             stderr=self._log,
         )
+        if self.peer.waits:
+            started = self._go()
         if probe is not None:
             self._await(probe, started)
         else:
             self._await_listener()
         self.pids = tree(self.process.pid)
         return self
+
+    def _go(self) -> int:
+        """Let a launcher begin that is running and has loaded what it needs; gives when that was."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdout.readline()
+        started = time.monotonic_ns()
+        with self.process.stdin as pipe:
+            pipe.write(b"go\n")
+        self.process.stdout.close()
+        return started
 
     def _await_listener(self) -> None:
         """For a server without TLS: until it takes connections, and has its workers."""
