@@ -379,3 +379,35 @@ def test_exported_log_verifies_offline_and_its_copy_changed_does_not(gate: Gate,
     path.write_bytes(log.replace(b'"operator":"mara"', b'"operator":"jo"', 1))
     assert gate.run("audit", "verify", str(path), "--genesis", gate.genesis).returncode == 1
     assert gate.run("audit", "verify", str(path), "--genesis", "A" * 43).returncode == 1
+
+
+def test_gate_without_its_database_begins_a_new_log_when_told_so(own_gate: Gate) -> None:
+    """docs/operations.md: keys, operators and policies are keyholder's; operators' machines notice the new log."""
+    sealed = own_gate.seal_with_clevis(b"secret")
+    with Opening(own_gate, sealed) as asker:
+        own_gate.approve(code=asker.code())
+        asker.end()
+    own_gate.stop()
+    for path in (own_gate.directory / "decider").iterdir():
+        path.unlink()
+    with pytest.raises(AssertionError, match="shorter"):
+        own_gate.start()
+    (own_gate.directory / "keyholder" / "head.json").unlink()
+    own_gate.start()
+    with Opening(own_gate, sealed) as asker:
+        code = asker.code()
+        assert b"extend" in own_gate.approve(code=code).stderr
+        for path in own_gate.folder.glob(".local/state/unlatch/gates/*.checkpoint"):
+            path.unlink()
+        assert own_gate.approve(code=code).returncode == 0
+        assert asker.end() == (0, b"secret")
+    assert own_gate.verify_audit().returncode == 0
+
+
+def test_card_is_approved_by_the_command_that_it_shows(gate: Gate, jwe: bytes) -> None:
+    with Opening(gate, jwe) as asker:
+        code, request = asker.code(), gate.wait_for_request()
+        done = gate.run("approve", request, "--gate", gate.people, "--code", code, "--key", str(gate.key()))
+
+        assert done.returncode == 0
+        assert asker.end() == (0, b"secret")
