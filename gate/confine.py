@@ -52,7 +52,13 @@ def hide(folder: Path) -> bool:
 def _beside(folder: Path) -> Iterator[tuple[Path, int]]:
     """Everything but a folder: at each of its ancestors, the entries that do not lead to it."""
     for child in (folder, *folder.parents[:-1]):
-        for entry in os.scandir(child.parent):
+        try:
+            entries = list(os.scandir(child.parent))
+        except (
+            PermissionError
+        ):  # a folder that this user may cross but not list: what lies beside the way is not ours
+            continue
+        for entry in entries:
             if entry.name == child.name or entry.is_symlink():
                 continue  # a link leads to what another rule allows, or not
             yield Path(entry.path), landlock.ALL if entry.is_dir(follow_symlinks=False) else _FILE

@@ -26,6 +26,8 @@ MAGIC = b"SSHSIG"
 VERSION = 1
 MAX_ARMOR_CHARACTERS = 16384
 MIN_RSA_BITS = 2048
+MAX_RSA_BITS = 16384  # ssh-keygen makes no longer ones
+MAX_RSA_EXPONENT_BITS = 32
 TOUCHED = 0x01
 VERIFIED = 0x04
 
@@ -201,10 +203,7 @@ def _load(key: PublicKey) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKe
         if kind == b"ssh-rsa":
             exponent, modulus = reader.mpint(), reader.mpint()
             reader.end()
-            if modulus.bit_length() < MIN_RSA_BITS:
-                raise SignatureError(
-                    f"an RSA key of {modulus.bit_length()} bits, at least {MIN_RSA_BITS} are needed"
-                )
+            _check_rsa(exponent, modulus)
             return rsa.RSAPublicNumbers(exponent, modulus).public_key()
         if kind in _CURVES or kind == _SK_ECDSA:
             curve = ec.SECP256R1() if kind == _SK_ECDSA else _CURVES[kind][0]
@@ -219,6 +218,15 @@ def _load(key: PublicKey) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKe
     except (ValueError, UnsupportedAlgorithm) as error:
         raise SignatureError("not an SSH public key") from error
     raise SignatureError("an SSH key of a kind that may not sign here")
+
+
+def _check_rsa(exponent: int, modulus: int) -> None:
+    """Refuse what is too weak, and what would keep a verifier busy: strangers choose the key of their signature."""
+    bits = modulus.bit_length()
+    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+        raise SignatureError(f"an RSA key of {bits} bits: {MIN_RSA_BITS} to {MAX_RSA_BITS} are taken")
+    if exponent.bit_length() > MAX_RSA_EXPONENT_BITS:
+        raise SignatureError("an RSA key with a huge exponent")
 
 
 def _end_of_key(reader: _Reader, kind: bytes) -> None:

@@ -97,6 +97,13 @@ def test_rsa_key_under_2048_bits_is_refused() -> None:
         verify_sshsig(key.sign(MESSAGE, namespace=PURPOSE), MESSAGE, namespace=PURPOSE)
 
 
+@pytest.mark.parametrize(("exponent", "bits"), [(2**32 + 1, 2048), (65537, 16385), (2**4000 + 1, 4096)])
+def test_rsa_key_that_would_keep_a_verifier_busy_is_refused(exponent: int, bits: int) -> None:
+    blob = pack(b"ssh-rsa") + mpint(exponent) + mpint(2 ** (bits - 1) + 1)
+    with pytest.raises(SignatureError, match="RSA key"):
+        PublicKey.parse("ssh-rsa " + base64.b64encode(blob).decode())
+
+
 def test_signature_that_says_another_type_than_its_key_is_refused() -> None:
     key = key_of("ssh-ed25519")
     blob = unarmored(key.sign(MESSAGE, namespace=PURPOSE))
