@@ -36,6 +36,7 @@ from unlatch.gate.sessions import Sessions
 EXPIRY_SECONDS = 1.0
 MAX_CONNECTIONS = 2048  # for each listener; more get 503
 MAX_DESCRIPTORS = 8192
+MAX_PORT = 65535
 DRAIN_SECONDS = 5
 
 
@@ -93,7 +94,8 @@ def bind(address: str) -> socket.socket:
         ConfigError: not HOST:PORT, or the address is taken.
     """
     host, separator, port = address.rpartition(":")
-    if not separator or not port.isdecimal():
+    # getaddrinfo would take 99999 for 99999 modulo 65536.
+    if not separator or not port.isdecimal() or int(port) > MAX_PORT:
         raise ConfigError(f"{address} is no HOST:PORT", hint="for example 127.0.0.1:7070, or [::1]:7070")
     try:
         found = socket.getaddrinfo(
