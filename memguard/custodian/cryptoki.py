@@ -15,7 +15,7 @@ import ctypes
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -344,6 +344,14 @@ def told() -> Iterator[None]:
         raise TokenRefusedError(f"the token cannot do this ({_name(error)})", fault="mechanism") from error
     except exceptions.PKCS11Error as error:
         raise TokenRefusedError(f"the token refused ({_name(error)})", fault="other") from error
+
+
+def hang_up(session: Any) -> None:
+    """Close a session, also one whose token went away."""
+    from pkcs11.exceptions import PKCS11Error
+
+    with suppress(PKCS11Error):
+        session.close()
 
 
 def translated(code: int, what: str) -> TokenGoneError | TokenRefusedError:

@@ -16,9 +16,8 @@ from cryptography.x509 import load_der_x509_certificate
 from unlatch.errors import ConfigError
 from unlatch.memguard.custodian import der
 from unlatch.memguard.custodian.cryptoki import told
+from unlatch.memguard.custodian.signatures import PublicKey
 from unlatch.memguard.custodian.uri import TokenUri
-
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 CURVES: dict[bytes, ec.EllipticCurve] = {
     bytes.fromhex("06082a8648ce3d030107"): ec.SECP256R1(),

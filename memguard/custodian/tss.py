@@ -11,6 +11,7 @@ A `Tpm` is used by one thread at a time. tpm2-pytss is an extra (`unlatch[tpm]`)
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Literal, NewType, Self, TypeAlias
 from unlatch.errors import BusyError, ConfigError, RefusedError, UnavailableError, UnlatchError
 from unlatch.memguard._native import Secret
 from unlatch.memguard.custodian import tpm_blobs as blobs
+from unlatch.memguard.custodian.handshake import Method
 
 Handle = NewType("Handle", int)
 """An object or session inside this connection."""
@@ -36,6 +38,14 @@ IN_USE = "is it in use by another program, or gone? /dev/tpmrm0 may be shared, /
 
 _FULL = {0x902: "objects", 0x903: "sessions", 0x904: "memory", 0x905: "sessions", 0x906: "objects"}
 _LOCKOUT = 0x921
+_SCHEMES: dict[tuple[str, str | None], int] = {
+    ("rsa", "pkcs1"): 0x0014,
+    ("rsa", "pss"): 0x0016,
+    ("ecdsa-p256", None): 0x0018,
+    ("ecdsa-p384", None): 0x0018,
+    ("ecdsa-p521", None): 0x0018,
+}
+"""TPM_ALG_ID of signature schemes."""
 _FAULTS = {
     "policy": (0x09D, 0x124, 0x126, 0x128, 0x12F),
     "password": (0x08E, 0x0A2),
@@ -238,6 +248,29 @@ class Tpm:
     def create_key(self, parent: Handle, template: bytes, *, session: Handle) -> tuple[bytes, bytes]:
         """Make a key; gives TPM2B_PUBLIC and TPM2B_PRIVATE."""
         return self._create(parent, template, self.lib.TPM2B_SENSITIVE_CREATE(), session)
+
+    def sign(self, key: Handle, method: Method, digest: bytes) -> bytes:
+        """Sign a digest with a loaded key; gives TLS's form.
+
+        Raises:
+            TpmRefusedError: the key or the TPM cannot.
+        """
+        lib, scheme = (
+            self.lib,
+            struct.pack(">HH", _SCHEMES[method.algorithm, method.padding], blobs.HASHES[str(method.hash)]),
+        )
+        ticket = struct.pack(
+            ">HIH", 0x8024, 0x40000007, 0
+        )  # TPM_ST_HASHCHECK, TPM_RH_NULL: a digest made outside
+        with self.told():
+            signed = self.esys.sign(
+                key,
+                digest,
+                lib.TPMT_SIG_SCHEME.unmarshal(scheme)[0],
+                lib.TPMT_TK_HASHCHECK.unmarshal(ticket)[0],
+            )
+            raw = bytes(signed.marshal())[4:]
+        return blobs.signature_of(raw, is_rsa=method.algorithm == "rsa")
 
     def pcr_values(self, bank: str, indices: Sequence[int]) -> list[bytes]:
         """Read PCRs, in ascending order, each once.
