@@ -61,13 +61,12 @@ def worker_socket(control: socket.socket, key: int) -> socket.socket:
     return ours
 
 
-def listening(port: int, count: int) -> list[socket.socket]:
-    """One socket for each worker on the same port."""
+def bound(port: int, count: int) -> list[socket.socket]:
+    """One socket for each worker on the same port, not listening yet."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         one.bind(("127.0.0.1", port))
-        one.listen(4096)
     return sockets
 
 
@@ -111,13 +110,16 @@ def main() -> None:
     load(control, site)
     key = configure(control, site)
     guard = [worker_socket(control, key["id"]) for _ in range(int(workers))]
-    sockets = listening(int(port), int(workers))
+    sockets = bound(int(port), int(workers))
     memory = os.memfd_create("config")
     os.write(memory, edge_config(site, key, sockets, guard, backend))
     edge_control, theirs_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     arguments = ["--role", "edge", "--config-fd", str(memory), "--control-fd", str(theirs_too.fileno())]
     keep = [memory, theirs_too.fileno(), *(one.fileno() for one in [*sockets, *guard])]
     children.append(spawn(edge_program, arguments, keep))
+    edge_control.recv(100)
+    for one in sockets:
+        one.listen(4096)
     for one in [*guard, theirs, theirs_too]:
         one.close()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
