@@ -227,7 +227,7 @@ def test_gate_that_changed_its_key_under_a_context_is_not_believed(tmp_path: Pat
     (tmp_path / "other").mkdir()
     with Gate(tmp_path) as gate:
         gate.stop()
-        other = Gate(tmp_path / "other")
+        other = Gate(tmp_path / "other", name="other")
         other._ports = gate._ports
         with other:
             done = gate.run("pending", "--gate", "gate", "--key", str(gate.key()))

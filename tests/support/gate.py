@@ -7,13 +7,16 @@ test finds the same trusted gate.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +24,8 @@ from typing import Any, Self
 from support.product import UNLATCH, Running, environment, eventually, free_port, unlatch
 
 CODE = re.compile(r"\b[B-DF-HJ-NP-TV-XZ]{4}-[B-DF-HJ-NP-TV-XZ]{4}\b")
+
+_FOUNDED: dict[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str], Path] = {}
 
 
 def code_in(text: str) -> str | None:
@@ -42,6 +47,7 @@ class Gate:
     Args:
         folder: home of everybody who runs a command here; the gate's own folder is made inside.
         operators: who may approve; the first is the administrator.
+        name: gates of one name and kind have the same keys (they are copies, for speed); other names have others.
         workloads: made before it starts, with `policy` as arguments of `gate workload add`.
     """
 
@@ -56,17 +62,19 @@ class Gate:
     ) -> None:
         self.folder, self.name, self.policy = folder, name, policy
         self.directory = folder / name
-        self._keys = {one: make_ssh_key(folder / "ssh" / f"{name}-{one}") for one in operators}
+        self._keys = {one: folder / "ssh" / f"{name}-{one}" for one in operators}
         self._admin = operators[0]
         self._ports = free_port(), free_port()
         self._starts = 0
-        facts = self.json("gate", "init", str(self.directory), *self._founder(), "--json")
+        founded = _FOUNDED.get((operators, workloads, policy, name))
+        if founded is None:
+            founded = _FOUNDED[operators, workloads, policy, name] = self._found(operators, workloads)
+        else:
+            shutil.copytree(founded / name, self.directory)
+            shutil.copytree(founded / "ssh", folder / "ssh", dirs_exist_ok=True)
+        facts = json.loads((founded / "facts.json").read_text())
         self.thumbprint: str = facts["signing"][0]
         self.genesis: str = facts["genesis"]
-        for one in operators[1:]:
-            self.add_operator(one)
-        for one in workloads:
-            self.add_workload(one, *policy)
         self.process: Running | None = None
 
     @property
@@ -203,8 +211,25 @@ class Gate:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
-    def _founder(self) -> list[str]:
-        return ["--admin-key", f"{self.key()}.pub", "--admin-name", self._admin]
+    def _found(self, operators: tuple[str, ...], workloads: tuple[str, ...]) -> Path:
+        """Make the gate; gives a copy of it for the next one of its kind."""
+        for key in self._keys.values():
+            make_ssh_key(key)
+        founder = ["--admin-key", f"{self.key()}.pub", "--admin-name", self._admin]
+        facts = self.must("gate", "init", str(self.directory), *founder, "--json")
+        for one in operators[1:]:
+            self.add_operator(one)
+        for one in workloads:
+            self.add_workload(one, *self.policy)
+        kept = Path(tempfile.mkdtemp(prefix="gate-"))
+        atexit.register(shutil.rmtree, kept, ignore_errors=True)
+        shutil.copytree(self.directory, kept / self.name)
+        (kept / "ssh").mkdir()
+        for key in self._keys.values():
+            for path in (key, key.with_name(f"{key.name}.pub")):
+                shutil.copy2(path, kept / "ssh")
+        (kept / "facts.json").write_bytes(facts)
+        return kept
 
     def _where(self) -> list[str]:
         return ["--dir", str(self.directory), "--sign-with", str(self.key())]
