@@ -54,6 +54,7 @@ class Bench:
     tickets: bool = True
     access_log: bool | socket.socket = False
     egress: socket.socket | None = None
+    listens: bool = True
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
@@ -67,7 +68,7 @@ class Bench:
             self.signer.keys[number] = key
             chain = issue(self.authority, key, [x509.DNSName(name) for name in names])
             certificates.append({"chain": chain, "key": number, "algorithm": ALGORITHMS[kind]})
-        self.listening = listening_sockets(self.workers)
+        self.listening = listening_sockets(self.workers, listens=self.listens)
         guard = [self.signer.connect() for _ in range(self.workers)]
         log = self.access_log if isinstance(self.access_log, socket.socket) else None
         kept = [*self.listening, *guard, *(one for one in (self.egress, log) if one)]

@@ -25,15 +25,16 @@ def memfd(config: dict[str, Any]) -> int:
     return fd
 
 
-def listening_sockets(count: int, address: str = "127.0.0.1") -> list[socket.socket]:
-    """`count` sockets that share a free port, one per worker."""
+def listening_sockets(count: int, address: str = "127.0.0.1", *, listens: bool = True) -> list[socket.socket]:
+    """`count` sockets that share a free port, one per worker; without `listens` they are only bound."""
     sockets: list[socket.socket] = []
     port = 0
     for _ in range(count):
         one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         one.bind((address, port))
-        one.listen(512)
+        if listens:
+            one.listen(512)
         port = one.getsockname()[1]
         sockets.append(one)
     return sockets

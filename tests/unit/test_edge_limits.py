@@ -255,6 +255,28 @@ def test_drain_takes_no_longer_than_ordered_and_no_processor() -> None:
     assert spent < 30
 
 
+def test_socket_that_listens_late_is_served_and_costs_nothing() -> None:
+    with Upstream() as app, Bench(servers={"app": [app.address]}, listens=False) as bench:
+        with pytest.raises(ConnectionRefusedError):
+            bench.connect()
+        bench.listening[0].listen()
+        assert bench.get().status == 200
+        before = processor_ticks(bench)
+        with bench.connect() as client:
+            # Half a second in which nothing happens.
+            client.tls.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                client.tls.recv(1)
+        assert processor_ticks(bench) - before < 15
+
+        # Shut, as the supervisor does when guard is gone, and open again.
+        bench.listening[0].shutdown(socket.SHUT_RD)
+        with pytest.raises(ConnectionRefusedError):
+            bench.connect()
+        bench.listening[0].listen()
+        assert bench.get().status == 200
+
+
 def processor_ticks(bench: Bench) -> int:
     fields = Path(f"/proc/{bench.program.process.pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])

@@ -109,19 +109,15 @@ pub(crate) fn accept_all(
     worker: &'static Worker,
     sockets: Vec<OwnedFd>,
 ) -> std::io::Result<impl Future<Output = ()> + 'static> {
-    let listeners = sockets
-        .into_iter()
-        .map(|socket| {
-            sys::set_nonblocking(socket.as_fd(), true)?;
-            sys::set_nodelay(socket.as_fd())?;
-            TcpListener::from_std(socket.into())
-        })
-        .collect::<std::io::Result<Vec<_>>>()?;
+    for socket in &sockets {
+        sys::set_nonblocking(socket.as_fd(), true)?;
+        sys::set_nodelay(socket.as_fd())?;
+    }
     Ok(async move {
-        let loops: Vec<_> = listeners
+        let loops: Vec<_> = sockets
             .into_iter()
             .enumerate()
-            .map(|(position, listener)| spawn_local(accept(worker, listener, position)))
+            .map(|(position, socket)| spawn_local(accept(worker, socket, position)))
             .collect();
         for one in loops {
             // An accept loop ends when the worker drains.
@@ -130,8 +126,42 @@ pub(crate) fn accept_all(
     })
 }
 
-async fn accept(worker: &'static Worker, listener: TcpListener, position: usize) {
+/// Accept whenever the supervisor lets the socket listen.
+async fn accept(worker: &'static Worker, socket: OwnedFd, position: usize) {
     worker.watch().await;
+    while !worker.is_draining() {
+        let listener = match wait_to_listen(worker, &socket).await {
+            Ok(true) => socket.try_clone(),
+            Ok(false) => return,
+            Err(error) => Err(error),
+        };
+        match listener.and_then(|socket| TcpListener::from_std(socket.into())) {
+            Ok(listener) => take_connections(worker, &listener, position).await,
+            Err(_) => worker.pause().await,
+        }
+    }
+}
+
+/// Until the socket listens; false when the worker drains. One that does not would be "closed" for tokio for ever.
+async fn wait_to_listen(worker: &Worker, socket: &OwnedFd) -> std::io::Result<bool> {
+    const LOOK_AGAIN_MS: u32 = 5;
+    if sys::is_listening(socket.as_fd()) {
+        return Ok(true);
+    }
+    let timer = sys::watched(sys::timer()?)?;
+    sys::set_timer(timer.get_ref().as_fd(), LOOK_AGAIN_MS)?;
+    while !sys::is_listening(socket.as_fd()) {
+        if worker.is_draining() {
+            return Ok(false);
+        }
+        timer.readable().await?.clear_ready();
+        sys::silence(timer.get_ref().as_fd());
+    }
+    Ok(true)
+}
+
+/// Until the socket listens no more, or the worker drains.
+async fn take_connections(worker: &'static Worker, listener: &TcpListener, position: usize) {
     loop {
         let accepted = poll_fn(|cx| {
             if worker.is_draining() {
@@ -150,6 +180,7 @@ async fn accept(worker: &'static Worker, listener: TcpListener, position: usize)
                 let admission = worker.admit();
                 spawn_local(session::serve(worker, io, peer, position, admission));
             }
+            Some(Err(_)) if !sys::is_listening(listener.as_fd()) => return,
             // Out of descriptors, or the client is gone already: the next connection may do better.
             Some(Err(_)) => worker.pause().await,
         }

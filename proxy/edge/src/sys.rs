@@ -76,6 +76,24 @@ pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1_i32)
 }
 
+/// Whether connections can be accepted: the supervisor binds early and listens late.
+pub(crate) fn is_listening(fd: BorrowedFd<'_>) -> bool {
+    let mut value: c_int = 0;
+    #[allow(clippy::cast_possible_truncation, reason = "four bytes")]
+    let mut length = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `value`.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ACCEPTCONN,
+            (&raw mut value).cast::<c_void>(),
+            &raw mut length,
+        )
+    };
+    result == 0 && value != 0
+}
+
 /// Bound how long a blocking send or receive waits.
 pub(crate) fn set_time_limit(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
     let time = libc::timeval {
