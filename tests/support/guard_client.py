@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -272,27 +272,36 @@ class GuardClient:
 
 
 @contextlib.contextmanager
-def running_guard(*wrapper: str, program: Path | None = None) -> Iterator[GuardClient]:
+def running_guard(
+    *wrapper: str,
+    arguments: Sequence[str] = (),
+    program: Path | None = None,
+    environment: dict[str, str] | None = None,
+    may_fail: bool = False,
+) -> Iterator[GuardClient]:
     """A guard of this build, locked and empty; ended by closing its control socket.
 
     Args:
         wrapper: a command line that becomes the program given behind it.
+        arguments: further ones for guard.
         program: another build of guard.
+        environment: of the process; empty otherwise.
+        may_fail: the test ends the process itself, or lets it be killed.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(SECONDS)
     with theirs:
         process = subprocess.Popen(
-            [*wrapper, str(program or guard_program()), "--control-fd", str(theirs.fileno())],
+            [*wrapper, str(program or guard_program()), "--control-fd", str(theirs.fileno()), *arguments],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={},
+            env=environment or {},
         )
     try:
         with ours:
             yield GuardClient(process, ours)
-        process.wait(SECONDS)
+        assert process.wait(SECONDS) == 0 or may_fail
     finally:
         if process.poll() is None:
             process.kill()

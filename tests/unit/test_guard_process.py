@@ -67,7 +67,17 @@ def test_self_test_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--help"], ["--control-fd"], ["--control-fd", "x"], ["--self-test", "x"]]
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["--control-fd"],
+        ["--control-fd", "x"],
+        ["--self-test", "x"],
+        ["--control-fd", "3", "--user", "0:1"],
+        ["--control-fd", "3", "--user", "1:0"],
+        ["--control-fd", "3", "--user", "nobody"],
+    ],
 )
 def test_other_arguments_are_a_usage_error(arguments: list[str]) -> None:
     done = subprocess.run([str(guard_program()), *arguments], capture_output=True)
@@ -89,6 +99,36 @@ def test_process_is_confined(guard: GuardClient) -> None:
     assert resource.prlimit(guard.process.pid, resource.RLIMIT_CORE) == (0, 0)
     assert status["memory"]["seccomp"]
     assert status["memory"]["not_dumpable"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_guard_becomes_the_user_it_is_given_for_ever() -> None:
+    with running_guard(arguments=["--user", "64321:64322"]) as guard:
+        guard.load(SEALED, KEY)
+        guard.configure(CONFIGURATION)
+        worker = guard.edge()
+        worker.sign(1, ECDSA_P256, certificate_verify())
+        worker.socket.close()
+        facts, memory = guard.facts(), guard.status()["memory"]
+
+        assert facts["Uid"].split() == ["64321"] * 4
+        assert facts["Gid"].split() == ["64322"] * 4
+        assert (facts["Groups"], int(facts["CapEff"], 16), int(facts["CapPrm"], 16)) == ("", 0, 0)
+        assert memory["own_user"]
+        assert memory["root"] == "process keyring"
+        guard.reshare()
+
+
+def test_no_system_call_beyond_the_filter_is_made(guard: GuardClient, edge: WorkerClient) -> None:
+    for _ in range(20):
+        edge.sign(1, ECDSA_P256, certificate_verify())
+    edge.ticket_keys()
+    guard.reshare()
+    with pytest.raises(RefusedByGuard):
+        edge.sign(1, ECDSA_P256, b"no handshake")
+    guard.drop()
+
+    assert guard.status()["trapped_calls"] == {}
 
 
 def test_only_the_control_socket_is_kept() -> None:

@@ -1,5 +1,6 @@
 //! The supervisor's socket: the only place that loads, configures and hands out sockets. Its end is guard's end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use unlatch_protocol::control::{Configuration, CsrRequest, Fault, FaultKind, Set
 use unlatch_protocol::datagram::{HEADER_BYTES, MAX_CONTROL_BYTES};
 use unlatch_protocol::message::operation;
 
+use crate::confine;
 use crate::load::Loader;
 use crate::log;
 use crate::memory::Protection;
@@ -54,7 +56,7 @@ impl Control {
             last: Instant::now(),
             failures: 0,
         };
-        let mut logged = json!({});
+        let (mut logged, mut trapped) = (json!({}), BTreeMap::new());
         loop {
             if wire::wait_readable(&self.socket, timer.left())? {
                 let (received, descriptors) =
@@ -78,6 +80,11 @@ impl Control {
                 if refusals != logged {
                     log::event("refusals", json!({"counts": refusals}));
                     logged = refusals;
+                }
+                let stopped = confine::trapped();
+                if stopped != trapped {
+                    log::event("system calls stopped", json!({"counts": stopped}));
+                    trapped = stopped;
                 }
             }
         }
@@ -182,6 +189,8 @@ impl Control {
     }
 
     fn status(&self, timer: &Timer) -> Value {
+        #[cfg(feature = "test-variant")]
+        crate::variant::misbehave();
         let mut status = self.vault.status();
         status["workers"] = json!(self.pool.len());
         status["reshare"] = json!({
@@ -189,6 +198,7 @@ impl Control {
             "generation": self.vault.store().generation(),
         });
         status["memory"] = self.protection.describe();
+        status["trapped_calls"] = json!(confine::trapped());
         status["memory"]["locked_bytes"] = json!(unlatch_locked::locked_bytes_in_use());
         status
     }

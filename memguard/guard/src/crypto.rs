@@ -15,7 +15,55 @@ pub(crate) mod rsa;
 pub(crate) mod scalar;
 pub(crate) mod stream;
 
+use std::ffi::{c_char, c_int, c_void};
+use std::io;
+
 use aws_lc_rs::digest;
+
+/// Have aws-lc keep its objects in locked pages, which are wiped when freed. Call before anything else of it.
+pub(crate) fn use_locked_heap() -> io::Result<()> {
+    let probe = unlatch_locked::heap_take(1);
+    if probe.is_null() {
+        let message = "no memory that can be locked: raise RLIMIT_MEMLOCK";
+        return Err(io::Error::new(io::ErrorKind::OutOfMemory, message));
+    }
+    // SAFETY: taken above, and used by nobody.
+    unsafe { unlatch_locked::heap_give_back(probe) };
+    // SAFETY: the three functions keep malloc's promises; nothing was allocated before, so nothing of another heap is
+    // freed into this one.
+    let done =
+        unsafe { aws_lc_sys::CRYPTO_set_mem_functions(Some(take), Some(resize), Some(give_back)) };
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(io::Error::other("aws-lc was used before its heap was set"))
+    }
+}
+
+/// Let aws-lc make what it keeps for a thread: its generator ends the process when it finds no memory later.
+pub(crate) fn prepare_thread() {
+    // A failure here is that end, before any secret is held.
+    let _ = aws_lc_rs::rand::fill(&mut [0; 16]);
+}
+
+unsafe extern "C" fn take(size: usize, _file: *const c_char, _line: c_int) -> *mut c_void {
+    unlatch_locked::heap_take(size).cast()
+}
+
+unsafe extern "C" fn resize(
+    place: *mut c_void,
+    size: usize,
+    _file: *const c_char,
+    _line: c_int,
+) -> *mut c_void {
+    // SAFETY: aws-lc hands in what it got from here.
+    unsafe { unlatch_locked::heap_resize(place.cast(), size).cast() }
+}
+
+unsafe extern "C" fn give_back(place: *mut c_void, _file: *const c_char, _line: c_int) {
+    // SAFETY: as in `resize`.
+    unsafe { unlatch_locked::heap_give_back(place.cast()) }
+}
 
 /// A step of aws-lc failed: no memory, or a key that is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +116,7 @@ impl Hash {
 }
 
 /// aws-lc's convention: 1 is success. The error queue is emptied, so that it does not grow in a long-lived thread.
-fn checked(result: std::ffi::c_int) -> Result<(), CryptoError> {
+fn checked(result: c_int) -> Result<(), CryptoError> {
     if result == 1 {
         return Ok(());
     }

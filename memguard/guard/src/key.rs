@@ -67,6 +67,8 @@ impl SigningKey {
         pkcs8: &LockedBytes,
         mode: RsaMode,
     ) -> Result<Self, KeyError> {
+        #[cfg(feature = "test-variant")]
+        crate::variant::leak("leak-pkcs8", pkcs8.expose());
         let algorithm = Algorithm::of(pkcs8).map_err(|_| KeyError::Unknown)?;
         let (private, spki) = with_wiped_stack(|| {
             let info = PrivateKeyInfo::try_from(pkcs8.expose()).map_err(|_| KeyError::Unknown)?;

@@ -23,7 +23,10 @@ mod secrets;
 mod self_test;
 mod store;
 mod system;
+mod thread;
 mod tickets;
+#[cfg(feature = "test-variant")]
+mod variant;
 mod vault;
 mod wire;
 mod worker;
@@ -31,7 +34,8 @@ mod worker;
 use std::error::Error;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use serde_json::json;
 
@@ -39,25 +43,32 @@ use control::Control;
 use load::Loader;
 use memory::Protection;
 use store::{Root, Store};
+use thread::Stacks;
 use vault::Vault;
 use worker::Pool;
 
-const USAGE: &str =
-    "unlatch: error: guard is started by unlatch serve, with --control-fd N or --self-test";
+const USAGE: &str = "unlatch: error: guard is started by unlatch serve, with --control-fd N [--user UID:GID] or --self-test";
+
+/// Uid and gid.
+type User = (u32, u32);
 
 /// The whole program.
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result = match arguments[..] {
+    let done = match arguments[..] {
         ["--self-test"] => self_test(),
         ["--control-fd", number] => match number.parse() {
-            Ok(descriptor) => serve(descriptor),
+            Ok(descriptor) => serve(descriptor, None),
             Err(_) => return usage(),
+        },
+        ["--control-fd", number, "--user", user] => match (number.parse(), parse_user(user)) {
+            (Ok(descriptor), Some(user)) => serve(descriptor, Some(user)),
+            _ => return usage(),
         },
         _ => return usage(),
     };
-    match result {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::event("failed", json!({"message": error.to_string()}));
@@ -71,52 +82,87 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
+/// Root is nobody's own user.
+fn parse_user(text: &str) -> Option<User> {
+    let (uid, gid) = text.split_once(':')?;
+    let user = (uid.parse().ok()?, gid.parse().ok()?);
+    (user.0 != 0 && user.1 != 0).then_some(user)
+}
+
 /// Until the control socket ends. Whatever goes wrong at start ends guard before it holds a secret.
-fn serve(descriptor: RawFd) -> Result<(), Box<dyn Error>> {
+fn serve(descriptor: RawFd, user: Option<User>) -> Result<(), Box<dyn Error>> {
     let socket = Arc::new(system::adopt_only(descriptor)?);
-    let hardening = unlatch_locked::harden_process()?;
-    let secret_memory = unlatch_locked::prefer_secret_memory();
-    let all_locked = unlatch_locked::lock_all_memory()?;
-    system::prepare()?;
-    let store = Store::new(Root::new()?);
-    let protection = Protection {
-        secret_memory,
-        keyring: store.has_keyring(),
-        all_locked,
-        not_dumpable: hardening.not_dumpable,
-    };
+    let (store, mut protection) = prepare(user)?;
     let vault = Arc::new(Vault::new(store));
-    // A thread's first steps need calls that the filter answers otherwise: every thread must be past them.
-    let ready = Arc::new(Barrier::new(worker::THREADS + 2));
-    let (pool, loader) = (Pool::start(&vault, &ready)?, Loader::start(&vault, &ready)?);
-    ready.wait();
+    let (pool, mut threads) = Pool::plan(&vault);
+    let (loader, loading) = Loader::plan(&vault);
+    threads.push(loading);
+    // Certificate requests are signed there: it needs a stack like the others'.
+    let (controls, control) = channel::<Control>();
+    let (ended, end) = channel();
+    threads.push(thread::plan("control", move || {
+        if let Ok(control) = control.recv() {
+            // Nobody waits any more only when the process ends.
+            let _ = ended.send(control.run());
+        }
+    }));
+    protection.stacks = thread::start(threads, protection.stacks)?;
     confine::confine()?;
     log::event("ready", json!({"memory": protection.describe()}));
     let control = Control {
         socket,
-        vault,
+        vault: Arc::clone(&vault),
         pool,
         loader,
         protection,
     };
-    let ended = control.run();
-    control.vault.forget();
+    controls.send(control)?;
+    let ended = end.recv()?;
+    vault.forget();
     log::event("ended", json!({}));
     Ok(ended?)
 }
 
-fn self_test() -> Result<(), Box<dyn Error>> {
-    unlatch_locked::harden_process()?;
-    unlatch_locked::prefer_secret_memory();
-    unlatch_locked::lock_all_memory()?;
+/// Give up what guard does not need, in the order in which each step is still possible, and make the store.
+fn prepare(user: Option<User>) -> Result<(Store, Protection), Box<dyn Error>> {
+    if let Some((uid, gid)) = user {
+        system::unlimit_locked_memory();
+        system::become_user(uid, gid)?;
+    }
+    let secret_memory = unlatch_locked::prefer_secret_memory();
+    let all_locked = unlatch_locked::lock_all_memory()?;
+    // After the change of user, which makes a process dumpable again on some systems.
+    let hardening = unlatch_locked::harden_process()?;
+    #[cfg(feature = "test-variant")]
+    variant::after_hardening()?;
+    crypto::use_locked_heap()?;
     system::prepare()?;
     let store = Store::new(Root::new()?);
+    let protection = Protection {
+        secret_memory,
+        stacks: if secret_memory {
+            Stacks::Secret
+        } else {
+            Stacks::Ordinary
+        },
+        keyring: store.has_keyring(),
+        all_locked,
+        landlock: confine::landlock()?,
+        own_user: user.is_some(),
+        not_dumpable: hardening.not_dumpable,
+    };
+    Ok((store, protection))
+}
+
+fn self_test() -> Result<(), Box<dyn Error>> {
+    let (store, protection) = prepare(None)?;
     let cases = self_test::cases()?;
     confine::confine()?;
     self_test::run(&store, cases)?;
+    let version = env!("CARGO_PKG_VERSION");
     println!(
         "{}",
-        json!({"ok": true, "version": env!("CARGO_PKG_VERSION")})
+        json!({"ok": true, "version": version, "memory": protection.describe()})
     );
     Ok(())
 }

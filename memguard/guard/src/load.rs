@@ -2,18 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Barrier};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::control::{Fault, FaultKind, Loaded};
 
+use crate::thread::{self, Planned};
 use crate::vault::Vault;
 use crate::wire;
-use crate::worker::STACK_BYTES;
 
 /// Largest sealed file.
 const MAX_FILE_BYTES: usize = 1 << 20;
@@ -28,19 +27,15 @@ type Answer = Box<dyn FnOnce(Result<Loaded, Fault>) + Send>;
 pub(crate) struct Loader(SyncSender<(OwnedFd, Answer)>);
 
 impl Loader {
-    /// Start the thread, which waits at `ready` once it runs.
-    pub(crate) fn start(vault: &Arc<Vault>, ready: &Arc<Barrier>) -> io::Result<Self> {
+    /// The loader and its thread.
+    pub(crate) fn plan(vault: &Arc<Vault>) -> (Self, Planned) {
         // One load may wait behind the one under way.
         let (sender, jobs) = sync_channel(1);
-        let (vault, ready) = (Arc::clone(vault), Arc::clone(ready));
-        thread::Builder::new()
-            .name("load".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                ready.wait();
-                run(&vault, &jobs);
-            })?;
-        Ok(Self(sender))
+        let vault = Arc::clone(vault);
+        (
+            Self(sender),
+            thread::plan("load", move || run(&vault, &jobs)),
+        )
     }
 
     /// Load from a stream. The answer comes from the loading thread; gives `false` when one waits already.

@@ -3,21 +3,28 @@
 use serde_json::{Value, json};
 use unlatch_protocol::control::{Fault, FaultKind, Requirement};
 
+use crate::thread::Stacks;
+
 /// How secrets are protected in this run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Protection {
     pub(crate) secret_memory: bool,
+    pub(crate) stacks: Stacks,
     pub(crate) keyring: bool,
     pub(crate) all_locked: bool,
+    pub(crate) landlock: bool,
+    pub(crate) own_user: bool,
     pub(crate) not_dumpable: bool,
 }
 
 impl Protection {
     fn has(self, requirement: Requirement) -> bool {
         match requirement {
-            Requirement::MemfdSecret => self.secret_memory,
+            Requirement::MemfdSecret => self.secret_memory && self.stacks == Stacks::Secret,
             Requirement::Keyring => self.keyring,
             Requirement::AllLocked => self.all_locked,
+            Requirement::Landlock => self.landlock,
+            Requirement::OwnUser => self.own_user,
         }
     }
 
@@ -30,8 +37,10 @@ impl Protection {
             .collect();
         json!({
             "shares": if self.secret_memory { "memfd_secret" } else { "locked pages" },
+            "stacks": if self.stacks == Stacks::Secret { "memfd_secret" } else { "ordinary pages" },
             "root": if self.keyring { "process keyring" } else { "locked pages" },
             "all_locked": self.all_locked, "seccomp": true, "not_dumpable": self.not_dumpable,
+            "landlock": self.landlock, "own_user": self.own_user,
             "weaker": weaker,
         })
     }
@@ -52,7 +61,7 @@ impl Protection {
 fn message(missing: Requirement) -> &'static str {
     match missing {
         Requirement::MemfdSecret => {
-            "no secret memory (memfd_secret): shares lie in locked pages, which root can read"
+            "no secret memory (memfd_secret), or too little for every stack: root can read what is in use"
         }
         Requirement::Keyring => {
             "no process keyring: the root of the pads lies in locked pages beside the shares"
@@ -60,18 +69,26 @@ fn message(missing: Requirement) -> &'static str {
         Requirement::AllLocked => {
             "only secrets are locked in memory: other pages may be swapped out"
         }
+        Requirement::Landlock => "no landlock: only the system call filter keeps files away",
+        Requirement::OwnUser => "guard runs as the user of the processes around it",
     }
 }
 
 fn hint(missing: Requirement) -> &'static str {
     match missing {
         Requirement::MemfdSecret => {
-            "boot a kernel from 6.5 on, or with secretmem.enable=1, and let the container call memfd_secret"
+            "boot a kernel from 6.5 on, or with secretmem.enable=1, let the container call memfd_secret, and set LimitMEMLOCK to 16 MiB or more"
         }
         Requirement::Keyring => {
             "let the container call add_key and keyctl; look at /proc/key-users for the quota"
         }
         Requirement::AllLocked => "set LimitMEMLOCK=infinity for the service",
+        Requirement::Landlock => {
+            "boot a kernel from 5.13 on with landlock in its list of security modules"
+        }
+        Requirement::OwnUser => {
+            "start the service as root and let the configuration name guard's user"
+        }
     }
 }
 
@@ -83,15 +100,21 @@ mod tests {
     fn what_is_missing_is_named_and_refused_only_when_required() {
         let whole = Protection {
             secret_memory: true,
+            stacks: Stacks::Secret,
             keyring: true,
             all_locked: true,
+            landlock: true,
+            own_user: true,
             not_dumpable: true,
         };
         let bare = Protection {
             secret_memory: false,
+            stacks: Stacks::Ordinary,
             keyring: false,
             all_locked: false,
-            ..whole
+            landlock: false,
+            own_user: false,
+            not_dumpable: true,
         };
 
         assert_eq!(whole.describe()["weaker"], json!([]));
@@ -102,6 +125,9 @@ mod tests {
             assert!(fault.message.contains(requirement.name()));
             assert!(fault.hint.is_some());
         }
-        assert_eq!(bare.describe()["weaker"].as_array().map(Vec::len), Some(3));
+        assert_eq!(
+            bare.describe()["weaker"].as_array().map(Vec::len),
+            Some(Requirement::ALL.len())
+        );
     }
 }

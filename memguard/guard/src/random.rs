@@ -8,20 +8,15 @@ use std::io;
 use unlatch_locked::LockedBytes;
 
 /// Fill with random bytes.
-#[cfg(not(feature = "test-fixed-random"))]
 pub(crate) fn fill(out: &mut [u8]) -> io::Result<()> {
     #[cfg(test)]
     tests::fail_when_due()?;
-    unlatch_locked::random(out)
-}
-
-/// A generator that is stuck: tests can foretell every nonce, and look for it.
-#[cfg(feature = "test-fixed-random")]
-pub(crate) fn fill(out: &mut [u8]) -> io::Result<()> {
-    for (place, byte) in (0_u8..=255).cycle().zip(out) {
-        *byte = place.wrapping_mul(89).wrapping_add(0x5a);
+    #[cfg(feature = "test-variant")]
+    if crate::variant::is("fixed-random") {
+        crate::variant::fill(out);
+        return Ok(());
     }
-    Ok(())
+    unlatch_locked::random(out)
 }
 
 /// So many random bytes in locked pages.

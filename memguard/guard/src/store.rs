@@ -237,6 +237,8 @@ impl Split {
             pad.apply(joined.expose_mut());
             Ok(joined)
         })?;
+        #[cfg(feature = "test-variant")]
+        crate::variant::leak("leak-token", joined.expose());
         Ok(with_wiped_stack(|| work(joined.expose())))
     }
 }
@@ -297,7 +299,18 @@ impl<F: Field + 'static> SplitScalar<F> {
 
     /// Use both parts, side by side. The stack that `work` used is wiped before this returns.
     pub(crate) fn with_halves<R>(&self, work: impl FnOnce(&Halves<F>) -> R) -> io::Result<R> {
+        #[cfg(feature = "test-variant")]
+        self.leak_sum();
         with_wiped_stack(|| Ok(work(&self.halves()?)))
+    }
+
+    #[cfg(feature = "test-variant")]
+    fn leak_sum(&self) {
+        if let Ok(halves) = self.halves() {
+            let mut sum = vec![0; F::BYTES];
+            halves.scalars[0].add(halves.scalars[1]).write(&mut sum);
+            crate::variant::leak("leak-joined", &sum);
+        }
     }
 
     fn halves(&self) -> io::Result<Halves<F>> {
@@ -370,8 +383,8 @@ impl SplitInteger {
     }
 }
 
-/// Bytes of stack below the caller that are overwritten: more than aws-lc's deepest call uses.
-const STACK_BYTES: usize = 24 * 1024;
+/// Bytes of stack below the caller that are overwritten: more than aws-lc's deepest call uses, as a test of `thread` measures.
+const STACK_BYTES: usize = 32 * 1024;
 
 /// Do work that leaves parts of secrets on the stack, and overwrite them.
 pub(crate) fn with_wiped_stack<R>(work: impl FnOnce() -> R) -> R {

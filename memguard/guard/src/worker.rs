@@ -1,22 +1,19 @@
 //! Worker sockets: one thread of a fixed pool for each, so that a slow or hostile peer holds up nobody else.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use unlatch_protocol::datagram::MAX_WORKER_BYTES;
 
 use crate::peer::{Peer, Rights};
+use crate::thread::{self, Planned};
 use crate::vault::Vault;
 use crate::wire::{self, Received};
 
 /// 16 edge workers and an egress, twice: new sockets come before the old ones go.
 pub(crate) const THREADS: usize = 36;
-/// Enough for aws-lc's largest RSA key and the stack that `store` wipes.
-pub(crate) const STACK_BYTES: usize = 512 * 1024;
 /// How long `close_all` waits for threads to let go.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -45,23 +42,18 @@ struct Sockets {
 }
 
 impl Pool {
-    /// Start every thread; each waits at `ready` once it runs. None is started later: the filter forbids it.
-    pub(crate) fn start(vault: &Arc<Vault>, ready: &Arc<Barrier>) -> io::Result<Self> {
+    /// The pool and its threads. None is started later: the filter forbids it.
+    pub(crate) fn plan(vault: &Arc<Vault>) -> (Self, Vec<Planned>) {
         let (queue, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
         let served = Arc::new(Served::default());
-        for number in 0..THREADS {
-            let (vault, ready) = (Arc::clone(vault), Arc::clone(ready));
-            let (jobs, served) = (Arc::clone(&jobs), Arc::clone(&served));
-            thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .stack_size(STACK_BYTES)
-                .spawn(move || {
-                    ready.wait();
-                    run(&vault, &jobs, &served);
-                })?;
-        }
-        Ok(Self { queue, served })
+        let threads = (0..THREADS).map(|_| {
+            let (vault, jobs) = (Arc::clone(vault), Arc::clone(&jobs));
+            let served = Arc::clone(&served);
+            thread::plan("worker", move || run(&vault, &jobs, &served))
+        });
+        let threads = threads.collect();
+        (Self { queue, served }, threads)
     }
 
     /// Serve a socket. Gives `false` when no thread is free.

@@ -5,6 +5,8 @@
 //!   aloud where a secret is read, and the borrow ends that reading.
 //!   After [`prefer_secret_memory`] they lie in memfd_secret, which not even the kernel maps.
 //! * [`ProcessKey`] – 32 bytes in the kernel's process keyring (Linux).
+//! * [`heap_take`] – a heap in such pages for a library that keeps secrets in objects of its own, and
+//!   [`LockedStack`] – a stack in them for a thread.
 //! * [`WipingAllocator`] – a `#[global_allocator]` that overwrites every block before it is freed, so that what
 //!   libraries leave in ordinary memory does not outlive its use.
 //! * [`harden_process`] – not dumpable, no core file, no new privileges. [`lock_all_memory`] – keep the whole
@@ -29,19 +31,23 @@
 
 mod alloc;
 mod bytes;
+mod heap;
 #[cfg(target_os = "linux")]
 mod keyring;
 mod pages;
 mod pool;
 mod process;
+mod stack;
 
 pub use alloc::WipingAllocator;
 pub use bytes::LockedBytes;
+pub use heap::{heap_give_back, heap_resize, heap_take};
 #[cfg(target_os = "linux")]
 pub use keyring::ProcessKey;
 pub use pages::prefer_secret_memory;
 pub use pool::locked_bytes_in_use;
 pub use process::{Hardening, harden_process, lock_all_memory};
+pub use stack::LockedStack;
 
 /// Fill from the kernel's generator.
 ///

@@ -61,6 +61,22 @@ impl Pages {
         Ok(pages)
     }
 
+    /// Leave the mapping to a caller who keeps address and length.
+    pub(crate) fn into_raw(self) -> (*mut u8, usize) {
+        let pages = std::mem::ManuallyDrop::new(self);
+        (pages.start.as_ptr(), pages.len)
+    }
+
+    /// Take a mapping back.
+    ///
+    /// # Safety
+    /// Address and length are what `into_raw` gave, and nobody uses the mapping.
+    pub(crate) unsafe fn from_raw(start: *mut u8, len: usize) -> Self {
+        // SAFETY: by the caller's promise the address of a mapping, which is not null.
+        let start = unsafe { NonNull::new_unchecked(start) };
+        Self { start, len }
+    }
+
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }

@@ -28,11 +28,21 @@ pub enum Requirement {
     Keyring,
     /// Every page of the process locked (RLIMIT_MEMLOCK unlimited, or CAP_IPC_LOCK).
     AllLocked,
+    /// No file and no port can be opened (Linux 5.13).
+    Landlock,
+    /// A user that no other process of the proxy has.
+    OwnUser,
 }
 
 impl Requirement {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::MemfdSecret, Self::Keyring, Self::AllLocked];
+    pub const ALL: [Self; 5] = [
+        Self::MemfdSecret,
+        Self::Keyring,
+        Self::AllLocked,
+        Self::Landlock,
+        Self::OwnUser,
+    ];
 
     /// As configurations and status name it.
     #[must_use]
@@ -41,6 +51,8 @@ impl Requirement {
             Self::MemfdSecret => "memfd_secret",
             Self::Keyring => "keyring",
             Self::AllLocked => "all_locked",
+            Self::Landlock => "landlock",
+            Self::OwnUser => "own_user",
         }
     }
 }
@@ -235,7 +247,7 @@ mod tests {
 
     #[test]
     fn settings_name_what_they_know() {
-        let json = r#"{"reshare_ms": 5000, "require": ["memfd_secret", "keyring", "all_locked"]}"#;
+        let json = r#"{"reshare_ms": 5000, "require": ["memfd_secret", "keyring", "all_locked", "landlock", "own_user"]}"#;
         let settings: Settings = serde_json::from_str(json).unwrap();
 
         assert_eq!(settings.require, Some(Requirement::ALL.to_vec()));

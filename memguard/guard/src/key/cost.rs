@@ -54,6 +54,7 @@ fn guarded_as(mode: RsaMode, name: &str, uses: u32, pkcs8: &[u8], method: Method
 #[test]
 #[ignore = "prints times and checks nothing"]
 fn cost() {
+    crate::crypto::use_locked_heap().unwrap();
     let random = SystemRandom::new();
     let kept = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
     let mut out = vec![0; 256];
