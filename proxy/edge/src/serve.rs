@@ -144,18 +144,26 @@ async fn accept(worker: &'static Worker, socket: OwnedFd, position: usize) {
 
 /// Until the socket listens; false when the worker drains. One that does not would be "closed" for tokio for ever.
 async fn wait_to_listen(worker: &Worker, socket: &OwnedFd) -> std::io::Result<bool> {
-    const LOOK_AGAIN_MS: u32 = 5;
+    // It listens right after the program is ready, or not for long.
+    const OFTEN_MS: u32 = 1;
+    const OFTEN: u32 = 100;
+    const SELDOM_MS: u32 = 50;
     if sys::is_listening(socket.as_fd()) {
         return Ok(true);
     }
     let timer = sys::watched(sys::timer()?)?;
-    sys::set_timer(timer.get_ref().as_fd(), LOOK_AGAIN_MS)?;
+    sys::set_timer(timer.get_ref().as_fd(), OFTEN_MS)?;
+    let mut looks = 0;
     while !sys::is_listening(socket.as_fd()) {
         if worker.is_draining() {
             return Ok(false);
         }
         timer.readable().await?.clear_ready();
         sys::silence(timer.get_ref().as_fd());
+        looks += 1;
+        if looks == OFTEN {
+            sys::set_timer(timer.get_ref().as_fd(), SELDOM_MS)?;
+        }
     }
     Ok(true)
 }
