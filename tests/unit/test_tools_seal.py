@@ -143,7 +143,7 @@ def test_key_files_of_openssl_are_taken(unlatch: Shell, url: str, algorithm: str
             "use",
         ),
         (["--token", "a b=@token", "--unbound"], 21, "name"),
-        (["--token", "psp=fd:99", "--unbound"], 21, "descriptor"),
+        (["--token", "psp=fd:987654", "--unbound"], 21, "descriptor"),
         (["--token", "psp=@token", "--use", "missing.yaml"], 21, "missing.yaml"),
     ],
 )
