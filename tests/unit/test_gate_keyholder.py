@@ -251,3 +251,52 @@ def test_no_key_lies_on_disk_in_clear(bench: Bench) -> None:
             private = jose.read_json(bytes(view))
         assert isinstance(private, dict)
         assert str(private["d"]).encode() not in contents
+
+
+def test_point_of_another_request_is_not_multiplied(bench: Bench) -> None:
+    case, other = bench.decider.receive(), bench.decider.receive()
+    answer = bench.decider.answer(case, bench.decider.sign(case), point=base64url.encode(other.point))
+
+    assert "not the one of the receipt" in answer["message"]
+
+
+def test_answer_without_approval_is_none(bench: Bench) -> None:
+    assert "0 of 1 approvals" in bench.decider.answer(bench.decider.receive())["message"]
+
+
+def test_answered_point_is_spent_for_every_question(bench: Bench) -> None:
+    decider = bench.decider
+    case = decider.receive()
+    signed = decider.sign(case)
+    assert decider.is_right(case, decider.answer(case, signed))
+
+    assert decider.answer(case, signed)["refused"] == "answered"
+    assert decider.judge(case, signed)["refused"] == "answered"
+    with pytest.raises(KeyholderRefusal, match="answered before"):
+        decider.receive(point=case.point)
+
+
+def test_denied_point_is_spent_for_every_question(bench: Bench) -> None:
+    decider = bench.decider
+    case = decider.receive()
+    assert decider.judge(case, decider.sign(case, decision="deny"))["ok"]["denied_by"] == "mara"
+    bench.keyholder = bench.open()
+
+    assert decider.answer(case, decider.sign(case))["refused"] == "denied"
+    with pytest.raises(KeyholderRefusal, match="denied before"):
+        decider.receive(point=case.point)
+
+
+def test_log_that_was_rewritten_is_not_signed(bench: Bench) -> None:
+    bench.decider.receive()
+    bench.decider.receive()
+    bench.decider.note()
+    root = base64url.encode(bytes(32))
+
+    for size, proof in ((0, []), (1, []), (2, []), (3, []), (3, [root]), (4, [root, root])):
+        assert bench.ask("checkpoint", size=size, root=root, proof=proof)["refused"] == "refused"
+
+
+def test_exchange_key_that_keyholder_did_not_make_is_not_taken(bench: Bench) -> None:
+    with pytest.raises(KeyholderRefusal, match="no such new key"):
+        bench.decider.set_workload("other", kid=base64url.digest(b"somebody's"))
