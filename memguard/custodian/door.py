@@ -21,6 +21,12 @@ class Door:
         self._inside = 0
         self._is_shut = False
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether nobody gets in."""
+        with self._changed:
+            return self._is_shut
+
     @contextmanager
     def passing(self) -> Iterator[None]:
         """Be inside for one block.

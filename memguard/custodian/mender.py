@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,7 @@ REFUSALS: dict[State, Refusal] = {
 RETRY_SECONDS = 0.5
 """A token that is back must serve within 2 s."""
 PROBE_SECONDS = 5.0
+FAREWELL_SECONDS = 1.0
 QUIET_SECONDS = 5.0
 """How long workers may take to leave before the module is started again; a hang ends the process instead."""
 
@@ -81,6 +83,7 @@ class Mender:
         self._refused_generation: int | None = None
         self._agreed: dict[int, PublicKey] = {}
         self._lost = threading.Event()
+        self._untold: list[Snapshot] = []
 
     def wish(self, wish: Login | Refresh) -> None:
         """Hand over something to do."""
@@ -91,6 +94,12 @@ class Mender:
         if not self._lost.is_set():
             self._lost.set()
             self._wishes.put(None)
+
+    def finish(self) -> None:
+        """Let go of the hardware before the process ends; a raw TPM would keep our objects."""
+        if self.door.shut(FAREWELL_SECONDS):
+            with suppress(UnlatchError):
+                self._backend.stop()
 
     def run(self) -> None:
         """Work for ever."""
@@ -140,6 +149,7 @@ class Mender:
                 self._set_keys(restarted=True)
         finally:
             self.door.open()
+            self._tell_all()
 
     def _login(self, wish: Login) -> None:
         try:
@@ -213,4 +223,11 @@ class Mender:
         before = self.now
         self.now = Snapshot(state, reason, keys or {}, missing, before.generation + 1, restarted)
         if (before.state, before.reason) != (state, reason) or state == "ready":
-            self._tell(self.now)
+            self._untold.append(self.now)
+        if not self.door.is_shut:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Tell what changed, once the door is open: who hears "ready" may ask at once."""
+        while self._untold:
+            self._tell(self._untold.pop(0))

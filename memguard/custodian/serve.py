@@ -97,7 +97,13 @@ class Service:
         """By worker: since when it has been inside the module."""
 
     def run(self) -> None:
-        """Serve until guard closes the socket, or sends what is no message."""
+        """Serve until guard closes the socket, or sends what is no message; then let go of the hardware."""
+        try:
+            self._serve()
+        finally:
+            self._mender.finish()
+
+    def _serve(self) -> None:
         threading.Thread(target=self._mender.run, name="mender", daemon=True).start()
         for number in range(max(self._backend.workers, 1)):
             threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True).start()

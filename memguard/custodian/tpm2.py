@@ -1,7 +1,7 @@
 """Keys wrapped by a TPM, behind a custodian's service.
 
 A TPM does one thing at a time, so there is one worker. Behind the kernel's resource manager keys stay loaded; a TPM
-without one has room for three objects and serves one connection, so there the connection is given back when idle.
+without one has room for three objects, which any program may flush, so there they are let go of when idle.
 """
 
 from __future__ import annotations
@@ -44,8 +44,15 @@ class Connection:
         self._loaded: dict[bytes, tuple[ExitStack, Handle]] = {}
 
     def sign(self, key: TpmKey, how: Method, message: bytes) -> bytes:
-        """Sign, loading the key first where it is not."""
-        return self._tpm.sign(self._handle(key), how, how.digest(message))
+        """Sign, loading the key first where it is not, and again where somebody flushed it."""
+        digest = how.digest(message)
+        try:
+            return self._tpm.sign(self._handle(key), how, digest)
+        except TpmRefusedError as error:
+            if error.fault != "missing":
+                raise
+        self._forget()
+        return self._tpm.sign(self._handle(key), how, digest)
 
     def close(self) -> None:
         """Flush everything and hang up."""
@@ -120,7 +127,7 @@ class Tpm2Backend:
 
     @property
     def gives_back(self) -> bool:
-        """Whether the connection must not be held while idle."""
+        """Whether nothing may stay loaded while idle."""
         return not device(self._tcti).startswith(("device:/dev/tpmrm", "tabrmd"))
 
     def start(self) -> None:

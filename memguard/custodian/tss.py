@@ -49,7 +49,7 @@ _SCHEMES: dict[tuple[str, str | None], int] = {
 _FAULTS = {
     "policy": (0x09D, 0x124, 0x126, 0x128, 0x12F),
     "password": (0x08E, 0x0A2),
-    "missing": (0x08B,),
+    "missing": (0x08B, 0x910, 0x911, 0x918, 0x919),
     "defined": (0x14C,),
 }
 """TPM_RC by what a caller may do about it; NV comparisons fail with TPM_RC_POLICY, PCRs that move with PCR_CHANGED."""
