@@ -38,6 +38,8 @@ IN_USE = "is it in use by another program, or gone? /dev/tpmrm0 may be shared, /
 
 _FULL = {0x902: "objects", 0x903: "sessions", 0x904: "memory", 0x905: "sessions", 0x906: "objects"}
 _LOCKOUT = 0x921
+_PROPERTIES = {"manufacturer": 0x105, "firmware": 0x10B, "lockout_counter": 0x20E, "max_auth_fail": 0x20F}
+"""TPM_PT by name."""
 _SCHEMES: dict[tuple[str, str | None], int] = {
     ("rsa", "pkcs1"): 0x0014,
     ("rsa", "pss"): 0x0016,
@@ -308,6 +310,22 @@ class Tpm:
             if indices and bank in names:
                 found[names[bank]] = indices
         return found
+
+    def properties(self) -> dict[str, int]:
+        """Facts about the TPM: who made it, its room for objects, wrong passwords."""
+        lib, found = self.lib, {}
+        with self.told():
+            for name, number in _PROPERTIES.items():
+                _, data = self.esys.get_capability(lib.TPM2_CAP.TPM_PROPERTIES, number, 1)
+                for one in data.data.tpmProperties:
+                    found.update({name: int(one.value)} if int(one.property) == number else {})
+        return found
+
+    def handles(self, first: int) -> list[int]:
+        """Handles of a range: 0x80000000 loaded objects, 0x81000000 persistent ones, 0x02000000 sessions."""
+        with self.told():
+            _, data = self.esys.get_capability(self.lib.TPM2_CAP.HANDLES, first, 64)
+        return [int(handle) for handle in data.data.handles]
 
     def _create(
         self, parent: Handle, template: bytes, sensitive: Any, session: Handle

@@ -30,6 +30,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "relock": "Wipe every secret and close the door.",
         "reload": "Take over new certificates, routes and upstreams.",
         "csr": "Get a certificate request for a sealed key.",
+        "hsm": "Keys in PKCS#11 tokens: list, check, make, request certificates.",
+        "tpm": "Keys and PCR policies of this machine's TPM.",
     },
     "operator": {
         "pending": "List the requests that wait for you.",
