@@ -1,7 +1,8 @@
 """Confinement of the gate's two processes on Linux.
 
-Keyholder: no core, no tracer, no network, no other program, no writing elsewhere. Decider: everything but keyholder's
-folder, so that whoever takes decider over cannot read the master key although both run as one user.
+Keyholder: no core, no tracer, no network, no other program, no writing elsewhere. Decider: no look into keyholder's folder
+and no writing outside its own, so that whoever takes decider over can neither read the master key, although both run
+as one user, nor leave something behind that runs as this user later.
 
 What the kernel does not offer is said by the answers, and the gate goes on: it must start on old kernels and in
 containers too.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from unlatch.memguard.posture import landlock, process, seccomp
 
-_FILE = landlock.EXECUTE | landlock.WRITE_FILE | landlock.READ_FILE
+_DEVICES = Path("/dev")
 
 
 def confine(writable: Path) -> dict[str, bool]:
@@ -36,21 +37,22 @@ def confine(writable: Path) -> dict[str, bool]:
     return {"not_dumpable": not_dumpable, "landlock": files, "seccomp": calls}
 
 
-def hide(folder: Path) -> bool:
-    """Take a folder from this process; its processes to come inherit that. Call it before any thread is made.
+def confine_decider(own: Path, *, hidden: Path) -> bool:
+    """Let this process change files in `own` only and see nothing of `hidden`. Call it before any thread is made.
 
-    Files that appear later beside the folder's ancestors are out of reach too.
+    Its processes to come inherit that. Files that appear later beside the ancestors of `hidden` are out of reach too.
 
     Returns:
         Whether it holds.
     """
     if sys.platform != "linux" or not process.give_up_privileges():
         return False
-    return landlock.restrict(landlock.ALL, [(Path("/"), landlock.LIST), *_beside(folder.resolve())])
+    rules = [(Path("/"), landlock.LIST), (own, landlock.ALL), (_DEVICES, landlock.WRITE_FILE)]
+    return landlock.restrict(landlock.ALL, [*rules, *_beside(hidden.resolve())])
 
 
 def _beside(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Everything but a folder: at each of its ancestors, the entries that do not lead to it."""
+    """Reading everything but a folder: at each of its ancestors, the entries that do not lead to it."""
     for child in (folder, *folder.parents[:-1]):
         try:
             entries = list(os.scandir(child.parent))
@@ -61,4 +63,4 @@ def _beside(folder: Path) -> Iterator[tuple[Path, int]]:
         for entry in entries:
             if entry.name == child.name or entry.is_symlink():
                 continue  # a link leads to what another rule allows, or not
-            yield Path(entry.path), landlock.ALL if entry.is_dir(follow_symlinks=False) else _FILE
+            yield Path(entry.path), landlock.READS | landlock.EXECUTE

@@ -23,7 +23,7 @@ import uvicorn
 from unlatch.errors import ConfigError, UnavailableError
 from unlatch.gate import durable
 from unlatch.gate.admin import SERVING_FILE
-from unlatch.gate.confine import hide
+from unlatch.gate.confine import confine_decider
 from unlatch.gate.database import DECIDER, Ledger, database_url, migrate, open_engine
 from unlatch.gate.docket import Docket
 from unlatch.gate.keyholder_client import KeyholderClient, start_keyholder
@@ -63,7 +63,8 @@ def serve(options: Options) -> int:
         people_origin = _origin(options.people_url, people, options)
         process, channel = start_keyholder(options.folder, origin=origin, people=people_origin)
         try:
-            log("confined", keyholder_hidden=hide(options.folder / "keyholder"))
+            own, hidden = options.folder / DECIDER, options.folder / "keyholder"
+            log("confined", landlock=confine_decider(own, hidden=hidden))
             return asyncio.run(_Decider(options, channel, origin, people_origin).run(machines, people))
         except UnavailableError as error:
             # Keyholder's own exit code and log line say why it ended.
