@@ -15,6 +15,7 @@ from typing import Any
 
 from unlatch.errors import BusyError, ConfigError, UnavailableError
 from unlatch.proxy.door import memory_file
+from unlatch.proxy.users import Identity
 
 EDGE_PROGRAM = Path(__file__).with_name("unlatch-edge")
 MAX_MESSAGE_BYTES = 65536
@@ -32,13 +33,16 @@ class Child:
         self._turn = asyncio.Lock()
 
     @classmethod
-    async def start(cls, role: str, config: Mapping[str, Any], descriptors: list[int]) -> Child:
+    async def start(
+        cls, role: str, config: Mapping[str, Any], descriptors: list[int], *, user: Identity | None
+    ) -> Child:
         """Start the program and wait until it says that it is ready.
 
         Args:
             role: "edge" or "egress".
             config: its configuration; it names descriptors by their numbers here, which the child keeps.
             descriptors: those that the child inherits besides configuration and control.
+            user: whom it becomes before it reads anything; None where this process is not root.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -47,6 +51,7 @@ class Child:
             process = await asyncio.create_subprocess_exec(
                 str(EDGE_PROGRAM),
                 *("--role", role, "--config-fd", str(memory), "--control-fd", str(theirs.fileno())),
+                *(("--user", str(user)) if user else ()),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[memory, theirs.fileno(), *descriptors],
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},

@@ -270,10 +270,39 @@ class Admin(Section):
     http: BindAddress | None = Field(default=None, description="address of /livez and /readyz")
 
 
+class Guard(Section):
+    """How guard keeps what it holds."""
+
+    reshare: Duration = Field(
+        default=5.0,
+        validate_default=False,
+        ge=0.1,
+        le=3600,
+        description="time between changes of every share",
+    )
+    require: list[Literal["memfd_secret", "keyring", "all_locked", "landlock", "own_user"]] = Field(
+        default=[], description="protections without which guard refuses to start"
+    )
+    never_joined: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]] = Field(
+        default=[],
+        description="RSA keys that are never whole, not even to sign: about fifteen times the cost",
+    )
+
+
+class Users(Section):
+    """Whom guard, edge and egress become where the proxy is started as root; a name or a number."""
+
+    guard: str | int | None = None
+    edge: str | int | None = None
+    egress: str | int | None = None
+
+
 class Config(Section):
     """The whole configuration."""
 
     unlock: Unlock
+    guard: Guard = Guard()
+    users: Users = Users()
     listeners: list[Listener] = Field(min_length=1)
     routes: list[Route] = Field(min_length=1)
     upstreams: dict[str, Upstream]

@@ -11,6 +11,8 @@ from typing import Any
 
 from unlatch.errors import ConfigError
 from unlatch.memguard.control import GuardControl, guard_program
+from unlatch.proxy import config
+from unlatch.proxy.users import Identity
 
 
 class Guard:
@@ -21,8 +23,12 @@ class Guard:
         self.control = control
 
     @classmethod
-    async def start(cls) -> Guard:
-        """Start guard, locked and empty."""
+    async def start(cls, *, user: Identity | None, settings: config.Guard) -> Guard:
+        """Start guard, locked and empty.
+
+        Raises:
+            ConfigError: a protection is missing that the settings require.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
@@ -30,6 +36,7 @@ class Guard:
                 process = await asyncio.create_subprocess_exec(
                     str(guard_program()),
                     *("--control-fd", str(theirs.fileno())),
+                    *(("--user", str(user)) if user else ()),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
@@ -38,8 +45,20 @@ class Guard:
                 ours.close()
                 raise ConfigError(f"cannot start {guard_program()}: {error.strerror}") from error
         guard = cls(process, GuardControl(ours))
-        await guard.control.status()
+        try:
+            await guard.settings(settings)
+        except BaseException:
+            await guard.end()
+            raise
         return guard
+
+    async def settings(self, settings: config.Guard) -> None:
+        """Say how to keep secrets, before the first load or at reload."""
+        await self.control.settings(
+            reshare_ms=round(settings.reshare * 1000),
+            require=list(settings.require),
+            never_joined=settings.never_joined,
+        )
 
     async def worker_socket(self, role: str, **rights: Any) -> socket.socket:
         """A new socket on which guard serves one worker of edge, or egress."""

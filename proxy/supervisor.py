@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unlatch.errors import ConfigError, UnavailableError, UnlatchError
-from unlatch.proxy import config_file
+from unlatch.proxy import config_file, users
 from unlatch.proxy.config_file import LoadedConfig
 from unlatch.proxy.door import Door
 from unlatch.proxy.guard_process import Guard
@@ -46,7 +46,8 @@ class Supervisor:
         self._wiring = read_wiring(config_file.load(path), self._ids)
         count = self._config.workers or min(os.cpu_count() or 1, 16)
         self._door = Door([address for one in self._config.listeners for address in one.bind], workers=count)
-        self._workers = Workers(self._door, count=count)
+        self._users = users.choose_for_this_host(self._config.users.model_dump())
+        self._workers = Workers(self._door, count=count, users=self._users)
         self._guard: Guard | None = None
         self._keys: dict[str, KeyInfo] = {}
         self._served_once = False
@@ -103,7 +104,9 @@ class Supervisor:
             await self._ask.wait()
             try:
                 if self._guard is None:
-                    self._guard = await Guard.start()
+                    self._guard = await Guard.start(
+                        user=self._users.get("guard"), settings=self._config.guard
+                    )
                 outcome = await self._unlock()
                 if outcome.code == 0:
                     await self._start_serving()
@@ -266,7 +269,7 @@ class Supervisor:
         """Take over the configuration file as it is now; a refused one leaves the old one in force."""
         wiring = read_wiring(config_file.load(self._path), self._ids)
         before, after = self._config, wiring.loaded.config
-        for name in ("workers", "admin", "unlock"):
+        for name in ("workers", "admin", "unlock", "users"):
             if getattr(before, name) != getattr(after, name):
                 raise ConfigError(
                     f"{name} cannot change while the proxy runs",
@@ -280,11 +283,14 @@ class Supervisor:
             if self.state != "serving":
                 self._wiring = wiring
                 return [f"taken over; the proxy is {self.state}"]
+            assert self._guard
+            await self._guard.settings(after.guard)
             await self._configure(wiring)
             try:
                 await self._workers.reload(self._wiring, wiring, self._keys)
             except UnlatchError:
                 await self._configure(self._wiring)
+                await self._guard.settings(before.guard)
                 raise
             self._wiring = wiring
         log("reloaded", digest=wiring.loaded.digest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from unlatch.errors import ConfigError
@@ -16,15 +17,17 @@ from unlatch.proxy.child import Child
 from unlatch.proxy.door import Door
 from unlatch.proxy.guard_process import Guard
 from unlatch.proxy.log import log
+from unlatch.proxy.users import Identity
 from unlatch.proxy.wiring import KeyInfo, Wiring
 
 
 class Workers:
     """The two programs of one run: from one unlock to the end of its guard."""
 
-    def __init__(self, door: Door, *, count: int) -> None:
+    def __init__(self, door: Door, *, count: int, users: Mapping[str, Identity]) -> None:
         self._door = door
         self._count = count
+        self._users = users
         self._node = uuid.uuid4().hex
         self._children: dict[str, Child] = {}
         self._sockets: dict[str, list[socket.socket]] = {"edge": [], "egress": []}
@@ -108,7 +111,12 @@ class Workers:
             self._replace_between(edge_end)
         listening = [one for group in self._door.sockets.values() for one in group]
         given = [*sockets, *listening] + ([edge_end] if edge_end else [])
-        child = await Child.start("edge", self._edge_config(wiring, keys), [one.fileno() for one in given])
+        child = await Child.start(
+            "edge",
+            self._edge_config(wiring, keys),
+            [one.fileno() for one in given],
+            user=self._users.get("edge"),
+        )
         self._children["edge"] = child
         log("edge started", pid=child.process.pid)
 
@@ -129,7 +137,8 @@ class Workers:
         edge_end, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with egress_end:
             config = wiring.egress() | {"guard": [one.fileno()], "edge": egress_end.fileno()}
-            child = await Child.start("egress", config, [one.fileno(), egress_end.fileno()])
+            given = [one.fileno(), egress_end.fileno()]
+            child = await Child.start("egress", config, given, user=self._users.get("egress"))
         self._children["egress"] = child
         if (edge := self._children.get("edge")) is not None:
             await edge.give("egress", edge_end.fileno())

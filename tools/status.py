@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-EXIT_CODES = {"serving": 0}
-ASKING = 12
+SERVING, ASKING, WEAKER = 0, 12, 24
 
 
 @click.command(name="status")
@@ -24,7 +24,7 @@ ASKING = 12
 def command(context: click.Context, path: Path, as_json: bool) -> None:
     """Say whether the proxy is locked, asking or serving.
 
-    Exit codes: 0 serving, 3 not running, 12 locked or asking.
+    Exit codes: 0 serving, 3 not running, 12 locked or asking, 24 serving, but this system lacks a protection.
     """
     from unlatch.proxy.admin import ask
 
@@ -37,6 +37,21 @@ def command(context: click.Context, path: Path, as_json: bool) -> None:
             click.echo(f"card {status['card']}")
         if status["failure"]:
             click.echo(f"last failure: {status['failure']['message']}")
+        for message in weaker(status):
+            click.echo(f"weaker: {message}")
         for name, process in status["processes"].items():
             click.echo(f"{name}: pid {process['pid']}")
-    context.exit(EXIT_CODES.get(status["state"], ASKING))
+    context.exit(exit_code(status))
+
+
+def weaker(status: dict[str, Any]) -> list[str]:
+    """What this system could not give guard, in words."""
+    memory = status["processes"].get("guard", {}).get("memory", {})
+    return [str(one["message"]) for one in memory.get("weaker", [])]
+
+
+def exit_code(status: dict[str, Any]) -> int:
+    """The state as an exit code."""
+    if status["state"] != "serving":
+        return ASKING
+    return WEAKER if weaker(status) else SERVING

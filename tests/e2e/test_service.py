@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import ssl
@@ -129,3 +130,61 @@ def test_second_instance_on_the_same_socket_is_refused(site: Site, proxy: Proxy)
     assert code == 21
     assert "another unlatch serves on" in said
     assert proxy.get(ca=site.authority.path) == (200, b"ok\n")
+
+
+def uid_of(pid: int) -> set[int]:
+    """Real, effective, saved and file system user of a process."""
+    (line,) = (
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Uid:")
+    )
+    return set(map(int, line.split()[1:]))
+
+
+def test_guard_edge_and_egress_are_users_of_their_own(proxy: Proxy) -> None:
+    assert os.getuid() == 0, "this test needs root"
+    users = [uid_of(proxy.pid(role)) for role in ("guard", "edge", "egress")]
+    groups = [
+        line
+        for role in ("guard", "edge", "egress")
+        for line in Path(f"/proc/{proxy.pid(role)}/status").read_text().splitlines()
+        if line.startswith("Groups:")
+    ]
+
+    assert all(len(user) == 1 and user != {0} for user in users)
+    assert len(set.union(*users)) == 3
+    assert [line.split() for line in groups] == [["Groups:"]] * 3
+
+
+def test_users_may_be_named_and_stay_over_a_restart(site: Site) -> None:
+    config = site.config + "users: {guard: 61001, edge: 61002, egress: 61003}\n"
+    with Proxy(site.folder, config) as proxy:
+        proxy.wait_for_event("serving")
+        before = proxy.pid("edge")
+        os.kill(before, signal.SIGKILL)
+        eventually("restart", lambda: True if proxy.pid("edge") != before else None)
+        seen = [uid_of(proxy.pid(role)) for role in ("guard", "edge", "egress")]
+
+    assert seen == [{61001}, {61002}, {61003}]
+
+
+def test_status_says_what_this_system_lacks(proxy: Proxy) -> None:
+    result = proxy.command("status")
+    missing = proxy.status()["processes"]["guard"]["memory"]["weaker"]
+
+    assert result.returncode == (24 if missing else 0)
+    assert result.stdout.decode().count("weaker: ") == len(missing)
+
+
+def test_missing_protection_that_is_required_ends_the_start(site: Site) -> None:
+    with Proxy(site.folder, site.config) as proxy:
+        proxy.wait_for_event("serving")
+        present = proxy.status()["processes"]["guard"]["memory"]
+    missing = [one["name"] for one in present["weaker"]]
+    wanted = missing or ["keyring"]
+    config = site.config + f"guard: {{require: [{', '.join(wanted)}]}}\n"
+    with Proxy(site.folder, config) as proxy:
+        if missing:
+            assert proxy.wait_for_end() == 21
+            assert missing[0] in proxy.text()
+        else:
+            proxy.wait_for_event("serving")

@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use serde_json::json;
+use unlatch_locked::User;
 
 use control::Control;
 use load::Loader;
@@ -49,9 +50,6 @@ use worker::Pool;
 
 const USAGE: &str = "unlatch: error: guard is started by unlatch serve, with --control-fd N [--user UID:GID] or --self-test";
 
-/// Uid and gid.
-type User = (u32, u32);
-
 /// The whole program.
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -62,7 +60,7 @@ pub fn main() -> ExitCode {
             Ok(descriptor) => serve(descriptor, None),
             Err(_) => return usage(),
         },
-        ["--control-fd", number, "--user", user] => match (number.parse(), parse_user(user)) {
+        ["--control-fd", number, "--user", user] => match (number.parse(), User::parse(user)) {
             (Ok(descriptor), Some(user)) => serve(descriptor, Some(user)),
             _ => return usage(),
         },
@@ -80,13 +78,6 @@ pub fn main() -> ExitCode {
 fn usage() -> ExitCode {
     eprintln!("{USAGE}");
     ExitCode::from(2)
-}
-
-/// Root is nobody's own user.
-fn parse_user(text: &str) -> Option<User> {
-    let (uid, gid) = text.split_once(':')?;
-    let user = (uid.parse().ok()?, gid.parse().ok()?);
-    (user.0 != 0 && user.1 != 0).then_some(user)
 }
 
 /// Until the control socket ends. Whatever goes wrong at start ends guard before it holds a secret.
@@ -125,9 +116,9 @@ fn serve(descriptor: RawFd, user: Option<User>) -> Result<(), Box<dyn Error>> {
 
 /// Give up what guard does not need, in the order in which each step is still possible, and make the store.
 fn prepare(user: Option<User>) -> Result<(Store, Protection), Box<dyn Error>> {
-    if let Some((uid, gid)) = user {
+    if let Some(user) = user {
         system::unlimit_locked_memory();
-        system::become_user(uid, gid)?;
+        user.assume()?;
     }
     let secret_memory = unlatch_locked::prefer_secret_memory();
     let all_locked = unlatch_locked::lock_all_memory()?;

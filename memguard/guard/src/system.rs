@@ -39,24 +39,6 @@ pub(crate) fn unlimit_locked_memory() {
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
-/// Become another user, for ever, without groups. Call before any thread is started.
-pub(crate) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
-    // SAFETY: an empty list of groups is not read.
-    checked(unsafe { libc::setgroups(0, std::ptr::null()) })?;
-    // SAFETY: takes numbers only.
-    checked(unsafe { libc::setresgid(gid, gid, gid) })?;
-    // SAFETY: takes numbers only.
-    checked(unsafe { libc::setresuid(uid, uid, uid) })
-}
-
-fn checked(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 /// Everything that would need a forbidden system call later is done now.
 ///
 /// aws-lc's generator looks for devices on first use; glibc would count processors from /sys before it makes another

@@ -46,7 +46,7 @@ pub use heap::{heap_give_back, heap_resize, heap_take};
 pub use keyring::ProcessKey;
 pub use pages::prefer_secret_memory;
 pub use pool::locked_bytes_in_use;
-pub use process::{Hardening, harden_process, lock_all_memory};
+pub use process::{Hardening, User, harden_process, lock_all_memory};
 pub use stack::LockedStack;
 
 /// Fill from the kernel's generator.

@@ -37,6 +37,47 @@ pub fn harden_process() -> io::Result<Hardening> {
     })
 }
 
+/// A user to become, and its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    /// Read `UID:GID`. Root is nobody's own user.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (uid, gid) = text.split_once(':')?;
+        let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
+        (uid != 0 && gid != 0).then_some(Self { uid, gid })
+    }
+
+    /// Become this user, for ever, without groups. Call before any thread is started, and before [`harden_process`]:
+    /// some systems make a process dumpable again.
+    ///
+    /// # Errors
+    /// This process is not root.
+    pub fn assume(self) -> io::Result<()> {
+        // SAFETY: an empty list of groups is not read.
+        checked(unsafe { libc::setgroups(0, std::ptr::null()) })?;
+        #[cfg(target_os = "linux")]
+        {
+            // SAFETY: takes numbers only.
+            checked(unsafe { libc::setresgid(self.gid, self.gid, self.gid) })?;
+            // SAFETY: takes numbers only.
+            checked(unsafe { libc::setresuid(self.uid, self.uid, self.uid) })
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            // SAFETY: as root, these two set all three numbers (setuid(2)).
+            checked(unsafe { libc::setgid(self.gid) })?;
+            // SAFETY: as above.
+            checked(unsafe { libc::setuid(self.uid) })
+        }
+    }
+}
+
 /// Lock every page of the process, those to come included, as they are touched. Gives `false` where RLIMIT_MEMLOCK
 /// is finite and this process has no CAP_IPC_LOCK: then later mappings would fail, so only
 /// [`crate::LockedBytes`] are locked.
@@ -83,5 +124,27 @@ fn checked(result: libc::c_int) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_two_numbers_and_never_root() {
+        assert_eq!(User::parse("901:902"), Some(User { uid: 901, gid: 902 }));
+        for text in [
+            "",
+            "901",
+            "0:901",
+            "901:0",
+            "-1:5",
+            "a:b",
+            "901:902:903",
+            "4294967296:1",
+        ] {
+            assert_eq!(User::parse(text), None, "{text}");
+        }
     }
 }

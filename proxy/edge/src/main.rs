@@ -1,4 +1,4 @@
-//! `unlatch-edge --role edge|egress --config-fd N --control-fd M`, started by the supervisor only.
+//! `unlatch-edge --role edge|egress --config-fd N --control-fd M [--user UID:GID]`, started by the supervisor only.
 
 use std::process::ExitCode;
 

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use unlatch_locked::User;
+
 use crate::accesslog::{LogSink, LogWriter};
 use crate::config::{AccessLog, Config, Role};
 use crate::control::{Builder, Control};
@@ -23,11 +25,12 @@ struct Arguments {
     role: Role,
     config: RawFd,
     control: RawFd,
+    user: Option<User>,
 }
 
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, StartError> {
-        let (mut role, mut config, mut control) = (None, None, None);
+        let (mut role, mut config, mut control, mut user) = (None, None, None, None);
         while let Some(word) = words.next() {
             let value = words
                 .next()
@@ -42,6 +45,11 @@ impl Arguments {
                 "--role" if value == "egress" => role = Some(Role::Egress),
                 "--config-fd" => config = Some(number()?),
                 "--control-fd" => control = Some(number()?),
+                "--user" => {
+                    user = Some(
+                        User::parse(&value).ok_or(StartError::Usage("a user is not UID:GID"))?,
+                    );
+                }
                 _ => return Err(StartError::Usage("unknown argument")),
             }
         }
@@ -50,6 +58,7 @@ impl Arguments {
                 role,
                 config,
                 control,
+                user,
             }),
             _ => Err(StartError::Usage("an argument is missing")),
         }
@@ -67,6 +76,9 @@ pub(crate) fn run(
     let arguments = Arguments::parse(words)?;
     if arguments.role == Role::Egress {
         start_wiping();
+    }
+    if let Some(user) = arguments.user {
+        user.assume()?;
     }
     unlatch_locked::harden_process()?;
     let terminate = sys::catch_terminate()?;
