@@ -146,7 +146,7 @@ class Stage:
 
     def processes(self) -> dict[str, Any]:
         """The proxy's processes as `unlatch status` names them."""
-        status = json.loads(self.cast.run("status", "--json", "--socket", "admin.sock").stdout)
+        status = json.loads(self.cast.run("status", "--json", "--socket", "admin.sock", check=False).stdout)
         return dict(status["processes"])
 
     def pids(self) -> dict[str, int]:
