@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,19 +45,21 @@ def test_line_break_in_a_line_is_refused(tmp_path: Path) -> None:
     journal.close()
 
 
-@pytest.fixture
-def _full_disk() -> Iterator[None]:
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Ten bytes for each file of this process, standard output included: so only around the call itself."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.usefixtures("_full_disk")
 def test_line_that_does_not_fit_leaves_no_half(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     journal.append(b"short")
-    with pytest.raises(OSError, match="large"):
+    with full_disk(), pytest.raises(OSError, match="large"):
         journal.append(b"much too long")
     journal.close()
 
