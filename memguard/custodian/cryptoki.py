@@ -154,15 +154,9 @@ class Module:
         """
         self.path = path
         self._parameters = parameters.encode() if parameters else None
-        try:
-            self._dll = ctypes.CDLL(path, mode=os.RTLD_NOW)
-        except OSError as error:
-            raise ConfigError(
-                f"PKCS#11 module {path} cannot be loaded: {error}", hint="is it built for this machine?"
-            ) from error
-        self._functions = self._function_list()
+        self.library = _load(path)
+        self._functions = _functions_of(self.library, path)
         self.has_threads = self._initialize()
-        self.library = self._python_side()
 
     def close(self) -> None:
         """Finish with the module; every session and login ends."""
@@ -275,17 +269,6 @@ class Module:
                 raise translated(code, f"token {session.token.label}: decrypting")
             return Secret.copy_from(page.view[: size.value])
 
-    def _function_list(self) -> Any:
-        pointer = ctypes.POINTER(ctypes.c_void_p)()
-        try:
-            code = self._dll.C_GetFunctionList(ctypes.byref(pointer))
-        except AttributeError as error:
-            raise ConfigError(f"{self.path} is no PKCS#11 module") from error
-        if code != _OK or not pointer:
-            raise ConfigError(f"{self.path} gives no PKCS#11 functions")
-        # CK_VERSION takes the place of one pointer.
-        return pointer
-
     def _call(self, place: int, *arguments: Any) -> int:
         prototype = ctypes.CFUNCTYPE(ctypes.c_ulong, *(_plain(argument) for argument in arguments))
         return int(prototype(self._functions[place + 1])(*arguments))
@@ -304,14 +287,39 @@ class Module:
             hint="its own configuration file or daemon may be missing",
         )
 
-    def _python_side(self) -> Any:
-        try:
-            from pkcs11._pkcs11 import lib
-        except ImportError as error:
-            raise ConfigError("PKCS#11 support is not installed", hint="pip install python-pkcs11") from error
-        # Its constructor would initialise a second time, for a single thread.
-        make: Any = lib.__new__
-        return make(lib, self.path)
+
+def _load(path: str) -> Any:
+    """Give python-pkcs11's object for a module, loaded but not initialised."""
+    try:
+        from pkcs11._pkcs11 import lib
+        from pkcs11.exceptions import PKCS11Error
+    except ImportError as error:
+        raise ConfigError("PKCS#11 support is not installed", hint="pip install python-pkcs11") from error
+    make: Any = lib.__new__
+    try:
+        # Its constructor would initialise the module, and for a single thread.
+        return make(lib, path)
+    except (PKCS11Error, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"PKCS#11 module {path} cannot be loaded: {error}", hint="is it a module, built for this machine?"
+        ) from error
+
+
+def _functions_of(library: Any, path: str) -> Any:
+    """Give the module's function list (CK_FUNCTION_LIST) as an array of pointers; the version takes one's place.
+
+    It must be the very list that python-pkcs11 uses: p11-kit's client gives a new one, with a connection of its own, to
+    everybody who asks. The object holds it as its first member; the range of python-pkcs11's versions is pinned.
+
+    Raises:
+        ConfigError: what lies there is no such list.
+    """
+    address = ctypes.c_void_p.from_address(id(library) + object.__basicsize__).value
+    if not address:
+        raise ConfigError(f"{path} gives no PKCS#11 functions")
+    if ctypes.c_ubyte.from_address(address).value not in (2, 3):
+        raise ConfigError(f"{path} speaks no PKCS#11 of version 2 or 3")
+    return ctypes.cast(address, ctypes.POINTER(ctypes.c_void_p))
 
 
 UNBLOCK = "unblock it with the token's own tool and the security officer's PIN"

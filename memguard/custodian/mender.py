@@ -137,10 +137,10 @@ class Mender:
         try:
             self._backend.stop()
             self._backend.start()
-        except UnavailableError as error:
-            self._set("lost", str(error))
-        except UnlatchError as error:
+        except ConfigError as error:
             self._set("broken", str(error))
+        except UnlatchError as error:
+            self._set("lost", str(error))
         else:
             self._lost.clear()
             if self._backend.needs_pin:
