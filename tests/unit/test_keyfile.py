@@ -24,6 +24,26 @@ B24CKA==
 -----END TSS2 PRIVATE KEY-----
 """
 
+# The example of HAProxy's wiki, "OpenSSL Providers in HAProxy", section PKCS11 Provider (with its typing error).
+FROM_THE_WIKI = b"""-----BEGIN PKCS#11 PROVIDER URI-----
+MF0aGVBLQ1MjMTEgUHJvdmlkZXIgVVJJIHYxLjAMQHBrY3MxMTp0b2tlbj1OU1Ml
+MjBDZXJ0ZmlpY2F0ZSUyMERCO2lkPSUwMSUwMiUwMyUwNDt0eXBlPXByaXZhdGU=
+-----END PKCS#11 PROVIDER URI-----
+"""
+
+
+def test_example_of_haproxy_s_wiki_is_read() -> None:
+    key = keyfile.find(FROM_THE_WIKI)
+
+    assert isinstance(key, TokenKey)
+    assert key.uri == TokenUri(token="NSS Certfiicate DB", id=b"\1\2\3\4", type="private")
+    as_they_order_it = der_of(FROM_THE_WIKI)[31:].decode()
+    assert TokenUri.parse(as_they_order_it) == key.uri
+
+
+def der_of(pem: bytes) -> bytes:
+    return base64.b64decode(b"".join(pem.splitlines()[1:-1]))
+
 
 @pytest.mark.parametrize("before", [b"", CERTIFICATE])
 @pytest.mark.parametrize("after", [b"", CERTIFICATE])
