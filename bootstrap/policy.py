@@ -150,11 +150,11 @@ def _tpm2(config: Mapping[str, object]) -> Tpm2Rule:
         config.get(name, default)
         for name, default in (("hash", "sha256"), ("key", "ecc"), ("pcr_bank", None))
     )
-    if hash_name not in HASHES:
+    if hash_name not in tuple(HASHES):  # a list has no hash, but is no member either
         raise PolicyError(f"hash is not one of {', '.join(HASHES)}")
-    if key not in CURVES | MODULI:
+    if key not in tuple(CURVES | MODULI):
         raise PolicyError(f"key is not one of {', '.join(CURVES | MODULI)}")
-    if bank is not None and bank not in HASHES:
+    if bank is not None and bank not in tuple(HASHES):
         raise PolicyError(f"pcr_bank is not one of {', '.join(HASHES)}")
     pcrs = _pcr_ids(config.get("pcr_ids"))
     if pcrs and hash_name != "sha256":
@@ -195,7 +195,7 @@ def _pkcs11(config: Mapping[str, object]) -> Pkcs11Rule:
             "PKCS#11 URI with invalid format", hint='"uri": "pkcs11:module-path=/usr/lib/…;token=…;object=…"'
         )
     known = {"": None, "RSA-PKCS-OAEP": "RSA-OAEP"} | {name: name for name in PKCS11_MECHANISMS}
-    if mechanism is not None and mechanism not in known:
+    if mechanism is not None and mechanism not in tuple(known):
         raise PolicyError(f"mechanism is not one of {', '.join(PKCS11_MECHANISMS)}")
     return Pkcs11Rule(uri, known[str(mechanism or "")])
 

@@ -56,7 +56,7 @@ class SignedPcrs:
         if not isinstance(value, dict):
             raise _wrong("an entry is no object")
         bank, epoch, reference = value.get("bank"), value.get("epoch"), value.get("for", "")
-        if bank not in blobs.HASHES or not isinstance(reference, str):
+        if not isinstance(bank, str) or bank not in blobs.HASHES or not isinstance(reference, str):
             raise _wrong("bank or for")
         if epoch is not None and (type(epoch) is not int or not 0 <= epoch < 1 << 63):
             raise _wrong("epoch")

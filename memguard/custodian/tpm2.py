@@ -17,6 +17,7 @@ from unlatch.memguard.custodian.handshake import Method, method, schemes_of
 from unlatch.memguard.custodian.keyfile import TpmKey
 from unlatch.memguard.custodian.page import LockedPage
 from unlatch.memguard.custodian.signatures import PublicKey, WrongSignatureError, algorithm_of, verify
+from unlatch.memguard.custodian.tpm_public import public_key_of
 from unlatch.memguard.custodian.tss import OWNER, PERSISTENT, Handle, Tpm, TpmRefusedError, device
 
 PROBE = b" " * 64 + b"TLS 1.3, server CertificateVerify\0" + bytes(32)
@@ -183,7 +184,7 @@ class Tpm2Backend:
         try:
             if wanted.key.needs_password:
                 raise ConfigError("the TPM key has a password, which nobody could give: make it without")
-            public = blobs.public_key_of(wanted.key.public)
+            public = public_key_of(wanted.key.public)
             algorithm = algorithm_of(public)
             with self._lock:
                 able = tuple(

@@ -11,8 +11,6 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
-
 HASHES: Final = {"sha1": 0x0004, "sha256": 0x000B, "sha384": 0x000C, "sha512": 0x000D}
 """TPM_ALG_ID by name."""
 CURVES: Final = {"ecc": 0x0003, "ecc256": 0x0003, "ecc384": 0x0004, "ecc521": 0x0005}
@@ -30,11 +28,6 @@ _PRIMARY = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | USER_WITH_AUTH | R
 _SEALED = FIXED_TPM | FIXED_PARENT | ADMIN_WITH_POLICY | NO_DA
 _SIGNING = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | USER_WITH_AUTH | NO_DA | SIGN
 
-_EC: Final[dict[int, ec.EllipticCurve]] = {
-    0x0003: ec.SECP256R1(),
-    0x0004: ec.SECP384R1(),
-    0x0005: ec.SECP521R1(),
-}
 _CC_POLICY_NV, _CC_POLICY_AUTHORIZE, _CC_POLICY_PCR = 0x149, 0x16A, 0x17F
 _UNSIGNED_LE: Final = 0x0009
 
@@ -134,54 +127,6 @@ def policy_key_public(curve_point: tuple[bytes, bytes]) -> bytes:
     scheme = struct.pack(">HHHHH", TPM_ALG_NULL, 0x0018, HASHES["sha256"], CURVES["ecc"], TPM_ALG_NULL)
     x, y = curve_point
     return head + tpm2b(b"") + scheme + tpm2b(x) + tpm2b(y)
-
-
-def public_key_of(public: bytes) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
-    """Read the public key of an unrestricted signing key from its TPM2B_PUBLIC.
-
-    Raises:
-        ValueError: it is cut short, of another kind, or may not sign.
-    """
-    try:
-        (size,) = struct.unpack_from(">H", public)
-        kind, _, attributes = struct.unpack_from(">HHI", public, 2)
-        policy, at = _sized(public, 10)
-        if size + 2 != len(public) or policy or not attributes & SIGN or attributes & RESTRICTED:
-            raise ValueError("not the public area of a key that signs freely")
-        symmetric, scheme = struct.unpack_from(">HH", public, at)
-        if symmetric != TPM_ALG_NULL:
-            raise ValueError("a key with a symmetric algorithm is a storage key")
-        at += 4 if scheme == TPM_ALG_NULL else 6
-        if kind == TPM_ALG_RSA:
-            _, exponent = struct.unpack_from(">HI", public, at)
-            modulus, _ = _sized(public, at + 6)
-            return rsa.RSAPublicNumbers(exponent or 65537, int.from_bytes(modulus, "big")).public_key()
-        if kind == TPM_ALG_ECC:
-            curve, _ = struct.unpack_from(">HH", public, at)
-            x, at = _sized(public, at + 4)
-            y, _ = _sized(public, at)
-            numbers = (int.from_bytes(x, "big"), int.from_bytes(y, "big"))
-            return ec.EllipticCurvePublicNumbers(*numbers, _EC[curve]).public_key()
-    except (struct.error, KeyError) as error:
-        raise ValueError("TPM public area is cut short or of an unknown kind") from error
-    raise ValueError("TPM key is neither RSA nor ECC")
-
-
-def signature_of(data: bytes, *, is_rsa: bool) -> bytes:
-    """Turn the inside of a TPMT_SIGNATURE into TLS's form."""
-    first, at = _sized(data, 0)
-    if is_rsa:
-        return first
-    second, _ = _sized(data, at)
-    return utils.encode_dss_signature(int.from_bytes(first, "big"), int.from_bytes(second, "big"))
-
-
-def _sized(data: bytes, at: int) -> tuple[bytes, int]:
-    (size,) = struct.unpack_from(">H", data, at)
-    end = at + 2 + size
-    if end > len(data):
-        raise ValueError("TPM public area is cut short")
-    return data[at + 2 : end], end
 
 
 def _template(key: str, hash_name: str, attributes: int, *, symmetric: bytes) -> bytes:

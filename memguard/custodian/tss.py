@@ -22,6 +22,7 @@ from unlatch.errors import BusyError, ConfigError, RefusedError, UnavailableErro
 from unlatch.memguard._native import Secret
 from unlatch.memguard.custodian import tpm_blobs as blobs
 from unlatch.memguard.custodian.handshake import Method
+from unlatch.memguard.custodian.tpm_public import signature_of
 
 Handle = NewType("Handle", int)
 """An object or session inside this connection."""
@@ -272,7 +273,7 @@ class Tpm:
                 lib.TPMT_TK_HASHCHECK.unmarshal(ticket)[0],
             )
             raw = bytes(signed.marshal())[4:]
-        return blobs.signature_of(raw, is_rsa=method.algorithm == "rsa")
+        return signature_of(raw, is_rsa=method.algorithm == "rsa")
 
     def pcr_values(self, bank: str, indices: Sequence[int]) -> list[bytes]:
         """Read PCRs, in ascending order, each once.

@@ -163,3 +163,28 @@ def test_missing_library_is_named_with_the_line_to_run(
 
     assert unlatch("tpm", "list") == 21
     assert "pip install 'unlatch[tpm]'" in capfd.readouterr().err
+
+
+def test_stand_in_for_clevis_encrypts_what_clevis_decrypts(tpm: Swtpm) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "unlatch", "clevis"]
+    config = '{"pcr_bank":"sha256","pcr_ids":"7"}'
+    done = subprocess.run(
+        [*command, "encrypt", "tpm2", config],
+        input=b"hi",
+        capture_output=True,
+        env=tpm.environment,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+    assert tpm.run("clevis", "decrypt", data=done.stdout) == b"hi"
+    tpm.run("tpm2_flushcontext", "-t")
+    theirs = tpm.run("clevis", "encrypt", "tpm2", config, data=b"theirs")
+    tpm.run("tpm2_flushcontext", "-l")
+    done = subprocess.run(
+        [*command, "decrypt"], input=theirs, capture_output=True, env=tpm.environment, timeout=60
+    )
+    assert done.stdout == b"theirs"

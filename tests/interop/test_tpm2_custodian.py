@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key, lo
 from support.custodian_process import TLS12, Custodian, CustodianRefusedError, tls13, verified
 from support.swtpm import Swtpm
 
-from unlatch.memguard.custodian import keyfile, tpm_blobs
+from unlatch.memguard.custodian import keyfile, tpm_public
 from unlatch.memguard.custodian.keyfile import TpmKey
 from unlatch.memguard.custodian.protocol import Refusal
 from unlatch.memguard.custodian.tpm_keys import make_key
@@ -99,7 +99,7 @@ def test_both_read_the_same_public_key(tpm: Swtpm, files: dict[str, str], name: 
     parsed = keyfile.find(key.read_bytes())
     assert isinstance(parsed, TpmKey)
 
-    ours = tpm_blobs.public_key_of(parsed.public)
+    ours = tpm_public.public_key_of(parsed.public)
 
     der = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     assert ours.public_bytes(*der) == theirs.public_bytes(*der)
@@ -188,4 +188,4 @@ def test_described_key_is_that_of_the_file(tpm: Swtpm, files: dict[str, str]) ->
     key = keyfile.find(files["own-p384"].encode())
     assert isinstance(key, TpmKey)
 
-    assert described == tpm_blobs.public_key_of(key.public)
+    assert described == tpm_public.public_key_of(key.public)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlatch.errors import ConfigError
-from unlatch.memguard.custodian import handshake, tpm_blobs
+from unlatch.memguard.custodian import handshake, tpm_public
 from unlatch.memguard.custodian.handshake import NotAHandshakeError
 from unlatch.memguard.custodian.protocol import MalformedError, Message
 from unlatch.memguard.custodian.settings import Settings
@@ -40,7 +40,7 @@ def test_random_bytes_are_no_handshake(data: bytes) -> None:
 @given(st.binary(max_size=300))
 def test_tpm_public_area_is_read_or_refused(data: bytes) -> None:
     with suppress(ValueError):
-        tpm_blobs.public_key_of(data)
+        tpm_public.public_key_of(data)
 
 
 JSON = st.recursive(

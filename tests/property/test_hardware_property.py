@@ -5,7 +5,11 @@ from contextlib import suppress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlatch.errors import ConfigError
+from unlatch.bootstrap import jose
+from unlatch.bootstrap.pins import pkcs11_header, signed_pcrs, tpm2_header
+from unlatch.bootstrap.pins.signed_pcrs import SignedPcrs
+from unlatch.bootstrap.policy import parse_policy
+from unlatch.errors import ConfigError, DamagedFileError
 from unlatch.memguard.custodian import keyfile
 from unlatch.memguard.custodian.keyfile import TokenKey, TpmKey
 from unlatch.memguard.custodian.uri import TYPES, TokenUri, lint
@@ -78,3 +82,53 @@ def test_changed_key_is_read_or_refused(key: TpmKey, data: st.DataObject) -> Non
     body[at] = data.draw(st.integers(0, 255))
     with suppress(ConfigError):
         keyfile.parse_der(keyfile.TPM_LABEL, bytes(body))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 40)
+    | st.text(max_size=12)
+    | st.binary(max_size=40).map(jose.encode),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+TPM_MEMBERS = ("hash", "key", "jwk_pub", "jwk_priv", "pcr_bank", "pcr_ids", "authority", "reference")
+TOKEN_MEMBERS = ("uri", "key", "mechanism", "key_digest")
+PCR_MEMBERS = ("bank", "pcrs", "values", "signature", "epoch", "for")
+
+
+def members(*names: str) -> st.SearchStrategy[dict[str, object]]:
+    """Objects with some known members."""
+    plausible = st.sampled_from(["sha256", "ecc", "7,11", "pkcs11:token=a", "RSA-OAEP", "AAEC"])
+    return st.dictionaries(st.sampled_from(names), plausible | JSON, max_size=len(names))
+
+
+@given(members(*TPM_MEMBERS))
+def test_tpm2_header_is_read_or_refused(found: dict[str, object]) -> None:
+    for pin, parse in (("tpm2", tpm2_header.parse_tpm2), (tpm2_header.SIGNED_PIN, tpm2_header.parse_signed)):
+        with suppress(DamagedFileError):
+            parse({"clevis": {pin: found}})
+
+
+@given(members(*TOKEN_MEMBERS))
+def test_pkcs11_header_is_read_or_refused(found: dict[str, object]) -> None:
+    for pin, parse in (
+        ("pkcs11", pkcs11_header.parse_clevis),
+        (pkcs11_header.OAEP_PIN, pkcs11_header.parse_oaep),
+    ):
+        with suppress(DamagedFileError):
+            parse({"clevis": {pin: found}})
+
+
+@given(members(*PCR_MEMBERS))
+def test_signed_values_are_read_or_refused(found: dict[str, object]) -> None:
+    with suppress(ConfigError):
+        one = SignedPcrs.parse(found)
+        assert signed_pcrs.read(signed_pcrs.write([one])) == [one]
+
+
+@given(st.sampled_from(["tpm2", "pkcs11"]), members(*TPM_MEMBERS, *TOKEN_MEMBERS, "pcr_digest"))
+def test_configuration_is_read_or_refused(pin: str, found: dict[str, object]) -> None:
+    with suppress(ConfigError):
+        parse_policy(pin, jose.write_json(found).decode())
