@@ -270,6 +270,9 @@ class Admin(Section):
     http: BindAddress | None = Field(default=None, description="address of /livez and /readyz")
 
 
+Protection = Literal["memfd_secret", "keyring", "all_locked", "landlock", "own_user"]
+
+
 class Guard(Section):
     """How guard keeps what it holds."""
 
@@ -280,8 +283,11 @@ class Guard(Section):
         le=3600,
         description="time between changes of every share",
     )
-    require: list[Literal["memfd_secret", "keyring", "all_locked", "landlock", "own_user"]] = Field(
+    require: list[Protection] = Field(
         default=[], description="protections without which guard refuses to start"
+    )
+    accept: list[Protection] = Field(
+        default=[], description="protections that may be missing without `status` calling it weaker"
     )
     never_joined: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]] = Field(
         default=[],

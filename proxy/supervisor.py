@@ -319,7 +319,13 @@ class Supervisor:
             "config": {"path": str(self._path), "digest": self.loaded.digest},
             "processes": children,
             "failure": failure,
+            "weaker": self._weaker(children),
         }
+
+    def _weaker(self, children: dict[str, Any]) -> list[str]:
+        """What this system could not give guard and the configuration does not accept, in words."""
+        missing = children.get("guard", {}).get("memory", {}).get("weaker", [])
+        return [one["message"] for one in missing if one["name"] not in self._config.guard.accept]
 
     def _set_state(self, state: str, **fields: Any) -> None:
         if state != self.state or fields:

@@ -24,7 +24,8 @@ SERVING, ASKING, WEAKER = 0, 12, 24
 def command(context: click.Context, path: Path, as_json: bool) -> None:
     """Say whether the proxy is locked, asking or serving.
 
-    Exit codes: 0 serving, 3 not running, 12 locked or asking, 24 serving, but this system lacks a protection.
+    Exit codes: 0 serving, 3 not running, 12 locked or asking, 24 serving, but this
+    system lacks a protection that guard.accept does not name.
     """
     from unlatch.proxy.admin import ask
 
@@ -37,21 +38,15 @@ def command(context: click.Context, path: Path, as_json: bool) -> None:
             click.echo(f"card {status['card']}")
         if status["failure"]:
             click.echo(f"last failure: {status['failure']['message']}")
-        for message in weaker(status):
+        for message in status["weaker"]:
             click.echo(f"weaker: {message}")
         for name, process in status["processes"].items():
             click.echo(f"{name}: pid {process['pid']}")
     context.exit(exit_code(status))
 
 
-def weaker(status: dict[str, Any]) -> list[str]:
-    """What this system could not give guard, in words."""
-    memory = status["processes"].get("guard", {}).get("memory", {})
-    return [str(one["message"]) for one in memory.get("weaker", [])]
-
-
 def exit_code(status: dict[str, Any]) -> int:
     """The state as an exit code."""
     if status["state"] != "serving":
         return ASKING
-    return WEAKER if weaker(status) else SERVING
+    return WEAKER if status["weaker"] else SERVING
