@@ -231,6 +231,22 @@ def test_echo_of_the_token_does_not_come_back(identity: TlsIdentity) -> None:
     )
 
 
+def test_echo_in_a_body_is_overwritten_and_whole_plain_bodies_are_asked_for(identity: TlsIdentity) -> None:
+    def echo(connection: Connection, request: Received) -> None:
+        body = b"<" + request.head + b">"
+        half = len(body) - 12  # in the middle of the token
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body[:half]))
+        connection.send(body[half:])
+
+    with Upstream(echo, tls=identity.context) as psp, Injection(psp, identity.ca) as way:
+        reply = way.get(fields="Accept-Encoding: gzip\r\nRange: bytes=0-9\r\nIf-Range: x\r\n")
+
+    masked = b"*" * len(TOKEN)
+    assert reply.body == b"<" + psp.requests[0].head.replace(TOKEN, masked) + b">"
+    assert masked in reply.body
+    assert [psp.requests[0].values(name) for name in ("accept-encoding", "range", "if-range")] == [[], [], []]
+
+
 def test_closed_pooled_connection_is_replaced_for_harmless_requests(way: Injection, psp: Upstream) -> None:
     with way.bench.connect() as client:
         assert client.ask(ASK).status == 200

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use unlatch_locked::LockedBytes;
-
 use crate::buffers::{BODY_READ, MAX_HEAD};
+use crate::echo::Echo;
 use crate::http::chunked::Chunked;
 use crate::http::response::{BadResponse, Outbound, Response};
 use crate::http::{Framing, storage};
@@ -17,7 +16,7 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// What is left of a response.
 pub(crate) struct Download {
     phase: Phase,
-    /// The front of a head that is not complete.
+    /// Received and not used: the front of a head, or of what may be a token, that is not complete.
     pub(crate) carry: Vec<u8>,
     /// The answer is to HEAD.
     to_head: bool,
@@ -29,14 +28,8 @@ pub(crate) struct Download {
     is_reusable: bool,
     /// Status of the final response, 0 before it.
     pub(crate) status: u16,
-    /// What must not come back in a head; given up with the final one.
+    /// What must not come back; given up with the response's last byte.
     echo: Option<Echo>,
-}
-
-/// A token that was sent up, and the field that it stood in.
-pub(crate) struct Echo {
-    pub(crate) field: String,
-    pub(crate) token: LockedBytes,
 }
 
 enum Phase {
@@ -64,7 +57,7 @@ impl Download {
         }
     }
 
-    /// Drop every field that holds what was injected.
+    /// Let nothing through that holds what was injected.
     pub(crate) fn without_echo(self, echo: Echo) -> Self {
         Self {
             echo: Some(echo),
@@ -94,14 +87,13 @@ impl Download {
     /// fill its buffer proves that nothing else came, without another system call.
     pub(crate) fn wanted(&self) -> usize {
         match self.phase {
-            // A small body comes in the same read.
-            Phase::Head if self.carry.len() < MAX_HEAD => BODY_READ - self.carry.len(),
-            Phase::Head => 0,
+            Phase::Head if self.carry.len() >= MAX_HEAD => 0,
             Phase::Length(left) => usize::try_from(left)
                 .unwrap_or(BODY_READ)
                 .saturating_add(1)
-                .min(BODY_READ),
-            _ => BODY_READ,
+                .min(BODY_READ - self.carry.len()),
+            // A small body comes in the same read as its head.
+            _ => BODY_READ - self.carry.len(),
         }
     }
 
@@ -109,15 +101,22 @@ impl Download {
     ///
     /// # Errors
     /// The response is not complete.
-    pub(crate) fn end(&mut self) -> Result<&'static [u8], BadResponse> {
-        match self.phase {
-            Phase::UntilClose { is_coded } => {
-                self.phase = Phase::Done;
-                Ok(if is_coded { LAST_CHUNK } else { b"" })
-            }
-            Phase::Done => Ok(b""),
-            _ => Err(BadResponse("connection closed early")),
-        }
+    pub(crate) fn end(&mut self) -> Result<Vec<u8>, BadResponse> {
+        let Phase::UntilClose { is_coded } = self.phase else {
+            return if self.is_done() {
+                Ok(Vec::new())
+            } else {
+                Err(BadResponse("connection closed early"))
+            };
+        };
+        self.phase = Phase::Done;
+        self.echo = None;
+        let rest = std::mem::take(&mut self.carry);
+        Ok(match (is_coded, rest.is_empty()) {
+            (false, _) => rest,
+            (true, true) => LAST_CHUNK.to_vec(),
+            (true, false) => [&chunk_line(rest.len()), &rest[..], CHUNK_END, LAST_CHUNK].concat(),
+        })
     }
 
     /// Take `filled` of `buffer`: received bytes, behind what was carried. Gives the range to send on, which may begin
@@ -139,12 +138,12 @@ impl Download {
                 self.carry = buffer.get(body..filled.end).unwrap_or_default().to_vec();
                 return write_before(buffer, scratch, body..body);
             }
-            self.carry = Vec::new();
         }
-        let length = self.take_body(buffer.get_mut(body..filled.end).unwrap_or_default())?;
+        let received = body..filled.end;
+        let length = self.pass_body(buffer.get_mut(received).unwrap_or_default())?;
         let is_coded = matches!(self.phase, Phase::UntilClose { is_coded: true });
         if is_coded && length > 0 {
-            scratch.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+            scratch.extend_from_slice(&chunk_line(length));
             let end = body + length;
             buffer
                 .get_mut(end..end + TAILROOM)
@@ -153,6 +152,25 @@ impl Download {
             return write_before(buffer, scratch, body..end + TAILROOM);
         }
         write_before(buffer, scratch, body..body + length)
+    }
+
+    /// What of a piece of the body goes on, from its front. What may be the front of a token is carried.
+    fn pass_body(&mut self, body: &mut [u8]) -> Result<usize, BadResponse> {
+        let held = match (&self.phase, &self.echo) {
+            (_, None) | (Phase::Done, _) => 0,
+            (Phase::Length(left), _) if *left <= body.len() as u64 => 0,
+            (_, Some(echo)) => echo.held_back(body),
+        };
+        let (body, rest) = body.split_at_mut(body.len() - held);
+        self.carry = rest.to_vec();
+        let length = self.take_body(body)?;
+        if let (Some(echo), Some(passed)) = (&self.echo, body.get_mut(..length)) {
+            echo.mask(passed);
+        }
+        if self.is_done() {
+            self.echo = None;
+        }
+        Ok(length)
     }
 
     /// Read interim heads and the final one; write what the client gets to `scratch`. Gives where they end.
@@ -211,7 +229,6 @@ impl Download {
             },
             scratch,
         );
-        self.echo = None;
     }
 
     fn echo(&self) -> Option<(&str, &[u8])> {
@@ -255,6 +272,11 @@ impl Download {
         }
         Ok(filtered.kept)
     }
+}
+
+/// What stands in front of a chunk of so many bytes.
+fn chunk_line(length: usize) -> Vec<u8> {
+    format!("{length:x}\r\n").into_bytes()
 }
 
 /// Put `front` right before `range`; gives both together.

@@ -8,7 +8,8 @@ use unlatch_protocol::Caller;
 
 use crate::buffers::HEADROOM;
 use crate::config::{Inject, Limits};
-use crate::download::{Download, Echo, TAILROOM};
+use crate::download::{Download, TAILROOM};
+use crate::echo::Echo;
 use crate::egress;
 use crate::http::Framing;
 use crate::http::routes::Pattern;
@@ -105,7 +106,7 @@ pub fn pass_on(
     }
     let is_complete = match download.end() {
         Ok(rest) => {
-            seen.extend_from_slice(rest);
+            seen.extend_from_slice(&rest);
             true
         }
         Err(_) => false,

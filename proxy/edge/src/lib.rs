@@ -20,6 +20,7 @@ mod deadlines;
 mod dial;
 mod download;
 mod downstream;
+mod echo;
 mod egress;
 mod error;
 mod exchange;

@@ -141,6 +141,7 @@ fn plain(request: &Request<'_, '_>, route: &Route, asker: &Asker<'_>) -> Vec<u8>
         host: request.host,
         client: Some(asker.address),
         placeholder: None,
+        is_whole: false,
     };
     let mut out = Vec::new();
     how.write(request, &mut out);
@@ -181,6 +182,7 @@ fn injected(
         host: request.host,
         client: None,
         placeholder: Some(header),
+        is_whole: false,
     }
     .write(request, &mut out);
     out.extend_from_slice(b"\r\n");

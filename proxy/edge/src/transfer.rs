@@ -227,7 +227,7 @@ impl<D: Downstream> Transfer<'_, D> {
     /// The upstream closed its side.
     fn finish(&mut self) -> Result<(), Failure> {
         let rest = self.download.end()?;
-        self.send(rest)
+        self.send(&rest)
     }
 
     fn send(&mut self, plain: &[u8]) -> Result<(), Failure> {

@@ -21,9 +21,10 @@ BODIES = [
 ]
 RESPONSES = [
     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: X-Own\r\nX-Own: 1\r\n\r\nhello",
-    "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: tok-1\r\n\r\nHTTP/1.1 204 No\r\nX: Bearer tok-1\r\n\r\n",
-    "HTTP/1.1 200 tok-1\r\nTransfer-Encoding: chunked\r\nAuthorization: y\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-    "HTTP/1.0 200 OK\n\nuntil the end",
+    "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: tok-1234\r\n\r\nHTTP/1.1 204 No\r\nX: Bearer tok-1234\r\n\r\n",
+    "HTTP/1.1 200 tok-1234\r\nTransfer-Encoding: chunked\r\nAuthorization: y\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    "HTTP/1.0 200 OK\n\nuntil the end tok-1234 tok-12",
+    "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\na tok-1234 b",
     "HTTP/1.1 304 X\r\nContent-Length: 3\r\n\r\n",
 ]
 EDGE = {
@@ -64,7 +65,7 @@ MESSAGES = [
         datagram(0x10, 1, field(b"POST") + field(b"https://x:443") + field(b"/v1") + caller)
         for caller in CALLERS
     ),
-    datagram(0x90, 1, b"tok-1"),
+    datagram(0x90, 1, b"tok-1234"),
     datagram(0xFF, 0, b"\x06"),
 ]
 

@@ -1,3 +1,5 @@
+use unlatch_locked::LockedBytes;
+
 use super::*;
 
 const ROOM: usize = 256;
@@ -61,7 +63,7 @@ fn end_by_close_becomes_chunks_wherever_the_body_is_cut() {
         let mut download = Download::new(false, false, false);
         let mut seen = run(&mut download, &[&whole[..cut], &whole[cut..]]).unwrap();
         assert!(!download.is_done());
-        seen.push_str(std::str::from_utf8(download.end().unwrap()).unwrap());
+        seen.push_str(std::str::from_utf8(&download.end().unwrap()).unwrap());
 
         let (head, body) = seen.split_at(seen.find("\r\n\r\n").unwrap() + 4);
         assert_eq!(
@@ -85,7 +87,7 @@ fn end_by_close_closes_old_clients_too() {
     let seen = run(&mut download, &["HTTP/1.1 200 OK\r\n\r\nab", "cd"]).unwrap();
 
     assert_eq!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcd", seen);
-    assert_eq!(Ok(&b""[..]), download.end());
+    assert_eq!(Ok(Vec::new()), download.end());
     assert!(download.close && !download.is_reusable());
 }
 
@@ -132,13 +134,17 @@ fn surplus_bytes_spoil_the_connection_and_stay_out() {
     assert!(download.is_done() && !download.is_reusable());
 }
 
+/// A response to a request that carried this token.
+fn searched(token: &str) -> Download {
+    Download::new(false, false, false).without_echo(Echo {
+        field: "Authorization".to_owned(),
+        token: LockedBytes::copy_from(token.as_bytes()).unwrap(),
+    })
+}
+
 #[test]
 fn injected_token_does_not_come_back_in_any_head() {
-    let echo = Echo {
-        field: "Authorization".to_owned(),
-        token: LockedBytes::copy_from(b"tok-1").unwrap(),
-    };
-    let mut download = Download::new(false, false, false).without_echo(echo);
+    let mut download = searched("tok-1");
     let seen = run(
         &mut download,
         &[
@@ -152,6 +158,44 @@ fn injected_token_does_not_come_back_in_any_head() {
         seen.unwrap()
     );
     assert!(download.echo.is_none());
+}
+
+#[test]
+fn injected_token_does_not_come_back_in_a_body_wherever_it_is_cut() {
+    let bodies = [
+        (
+            "Content-Length: 19",
+            "got tok-12345 tok-1",
+            "got ********* tok-1",
+        ),
+        (
+            "Transfer-Encoding: chunked",
+            "d\r\ngot tok-12345\r\n0\r\n\r\n",
+            "d\r\ngot *********\r\n0\r\n\r\n",
+        ),
+    ];
+    for (field, body, expected) in bodies {
+        let whole = format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n{body}");
+        for cut in 1..whole.len() {
+            let mut download = searched("tok-12345");
+            let seen = run(&mut download, &[&whole[..cut], &whole[cut..]]).unwrap();
+
+            assert!(
+                seen.ends_with(&format!("\r\n\r\n{expected}")),
+                "cut at {cut}: {seen}"
+            );
+            assert!(download.is_reusable() && download.echo.is_none());
+        }
+    }
+}
+
+#[test]
+fn front_of_a_token_at_the_very_end_is_passed_on() {
+    let mut download = searched("tok-12345");
+    let seen = run(&mut download, &["HTTP/1.1 200 OK\r\n\r\nfirst tok-1"]).unwrap();
+    assert!(seen.ends_with("6\r\nfirst \r\n"), "{seen}");
+
+    assert_eq!(b"5\r\ntok-1\r\n0\r\n\r\n"[..], download.end().unwrap()[..]);
 }
 
 #[test]

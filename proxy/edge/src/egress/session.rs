@@ -19,8 +19,9 @@ use super::{EgressLive, Route};
 use crate::counters::Count;
 use crate::deadlines::Deadline;
 use crate::dial::before;
-use crate::download::{Download, Echo};
+use crate::download::Download;
 use crate::downstream::{Downstream, EdgeLink};
+use crate::echo::Echo;
 use crate::http::forward::Forward;
 use crate::http::head::find_end;
 use crate::http::request::Request;
@@ -309,6 +310,7 @@ impl Asked {
             host: &target.host,
             client: None,
             placeholder: Some(&route.header),
+            is_whole: true,
         };
         let mut upward = Vec::new();
         how.write(&request, &mut upward);

@@ -18,7 +18,12 @@ pub struct Forward<'a> {
     pub client: Option<IpAddr>,
     /// A field that only this proxy may set; copies from the client are dropped.
     pub placeholder: Option<&'a str>,
+    /// Ask for the whole body as it is: fields by which a client asks for a part of it, or compressed, are dropped.
+    pub is_whole: bool,
 }
+
+/// How clients ask for less, or for other bytes, than the plain body.
+const PARTIAL: [&str; 3] = ["accept-encoding", "range", "if-range"];
 
 impl Forward<'_> {
     /// Append the request line and all fields, without the empty line that ends the head.
@@ -49,11 +54,12 @@ impl Forward<'_> {
     }
 
     fn passes(&self, request: &Request<'_, '_>, name: &str) -> bool {
-        Field::of(name) == Field::Other
-            && !self
-                .placeholder
-                .is_some_and(|placeholder| is_named_alike(name, placeholder))
-            && !(request.has_options && is_connection_option(request.headers, name))
+        let is_placeholder = self
+            .placeholder
+            .is_some_and(|placeholder| is_named_alike(name, placeholder));
+        let is_partial = self.is_whole && PARTIAL.iter().any(|partial| is_named(name, partial));
+        let is_option = request.has_options && is_connection_option(request.headers, name);
+        Field::of(name) == Field::Other && !is_placeholder && !is_partial && !is_option
     }
 }
 
@@ -117,6 +123,7 @@ mod tests {
         host: "h",
         client: None,
         placeholder: None,
+        is_whole: false,
     };
 
     #[test]
@@ -158,6 +165,21 @@ mod tests {
             "GET /p HTTP/1.1\r\nHost: h\r\nX-Api-Keys: other\r\n",
             forwarded(head, &how)
         );
+    }
+
+    #[test]
+    fn whole_plain_body_is_asked_for_where_it_is_searched() {
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\nRANGE: bytes=0-9\r\nif_range: x\r\nAccept: y\r\n\r\n";
+        let how = Forward {
+            is_whole: true,
+            ..PLAIN
+        };
+
+        assert_eq!(
+            "GET /p HTTP/1.1\r\nHost: h\r\nAccept: y\r\n",
+            forwarded(head, &how)
+        );
+        assert!(forwarded(head, &PLAIN).contains("gzip"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use unlatch_edge::http::chunked::Chunked;
 use unlatch_edge::http::response::Response;
 use unlatch_edge::http::{Framing, MAX_HEADERS, storage};
 
-const TOKEN: &[u8] = b"tok-1";
+const TOKEN: &[u8] = b"tok-1234";
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[how, cut], bytes)) = data.split_first_chunk::<2>() else {
@@ -40,6 +40,8 @@ fuzz_target!(|data: &[u8]| {
         (at, status) = (at + head.length, head.status);
         if status >= 200 {
             check_body(head.framing, &whole[at..], is_complete);
+            let body = &whole[at..];
+            assert!(token.is_empty() || !body.windows(TOKEN.len()).any(|part| part == TOKEN));
         }
     }
     if let Some((cut, is_cut_complete)) = pass_on(&pieces, to_head, is_http10, token) {
