@@ -254,3 +254,25 @@ def test_wrong_configuration_is_said(hsm: SoftHsm) -> None:
         with pytest.raises(EOFError, match="custodian's configuration"):
             custodian.ask(Operation.STATUS)
         assert custodian.ended() == 21
+
+
+def test_supervisor_starts_what_a_plan_says(hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+    import json
+
+    from unlatch.memguard.custodian.launch import launch
+    from unlatch.memguard.custodian.plan import plan
+    from unlatch.memguard.custodian.protocol import Message
+
+    monkeypatch.setenv("SOFTHSM2_CONF", str(hsm.config))
+    uri = f"pkcs11:token=prod;object=p256;type=private?module-path={MODULE}"
+    (config,), _ = plan({"site": uri.encode()})
+
+    async def run() -> tuple[str, int]:
+        process, guard = await launch(config)
+        with guard:
+            guard.settimeout(30)
+            event = json.loads(bytes(Message.decode(await asyncio.to_thread(guard.recv, 65536)).payload))
+        return event["state"], await process.wait()
+
+    assert asyncio.run(run()) == ("need-pin", 0)
