@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "secrets": {
         "seal": "Seal keys and tokens into one file that opens only under a policy.",
         "open": "Open a sealed file and write one secret out.",
+        "exec": "Open a sealed file for one program, which gets its secrets.",
         "inspect": "Say in words when and by whom a sealed file opens.",
         "recovery": "Make the offline key that opens files when gates are gone.",
     },
@@ -30,8 +31,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "relock": "Wipe every secret and close the door.",
         "reload": "Take over new certificates, routes and upstreams.",
         "csr": "Get a certificate request for a sealed key.",
+        "doctor": "Look for what is wrong or weak on this host, and for a key in memory.",
         "hsm": "Keys in PKCS#11 tokens: list, check, make, request certificates.",
         "tpm": "Keys and PCR policies of this machine's TPM.",
+        "host": "The key by which a gate knows this machine.",
     },
     "operator": {
         "pending": "List the requests that wait for you.",
