@@ -16,6 +16,11 @@ def close_to_others() -> bool:
     return _prctl(_PR_SET_DUMPABLE, 0)
 
 
+def close_memory() -> bool:
+    """The same without the limit on core files, which programs that this one becomes would inherit."""
+    return _prctl(_PR_SET_DUMPABLE, 0)
+
+
 def give_up_privileges() -> bool:
     """Let no program that this one starts gain rights; landlock and seccomp ask for it."""
     return _prctl(_PR_SET_NO_NEW_PRIVS, 1)
