@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -64,6 +65,12 @@ def private_key_secret(key: PrivateKey, use: dict[str, Any] | None = None) -> di
 def token_secret(value: str, use: dict[str, Any] | None = None) -> dict[str, Any]:
     entry: dict[str, Any] = {"kind": "token", "value": value}
     return entry if use is None else entry | {"use": use}
+
+
+def ticket_secret(chain: bytes, epoch: int) -> dict[str, Any]:
+    """`epoch`: hours since 1970."""
+    use = {"mode": "per-node"}
+    return {"kind": "ticket-secret", "epoch": epoch, "chain": base64url(chain), "use": use}
 
 
 def bundle(secrets: dict[str, dict[str, Any]], set_id: bytes = b"s" * 32) -> bytes:
@@ -143,6 +150,13 @@ class WorkerClient:
         """Epoch, seconds left, key of the epoch before, key of this epoch."""
         epoch, left, before, now = struct.unpack(">QI32s32s", self.ask(0x02))
         return epoch, left, before, now
+
+    def open_ticket(
+        self, node: str, epoch: int, nonce: bytes, additional_data: bytes, sealed: bytes
+    ) -> bytes:
+        """The session in a ticket that another node gave."""
+        head = hashlib.sha256(node.encode()).digest()[:16] + struct.pack(">Q", epoch) + nonce
+        return self.ask(0x03, payload=head + text_field(additional_data) + sealed)
 
     def token(
         self,

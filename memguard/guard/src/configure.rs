@@ -1,15 +1,17 @@
 //! Whether a configuration lies within the sealed rules. Pure: secrets' public facts and rules in, a verdict out.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
 
 use unlatch_protocol::control::{
-    CertificateClaim, Configuration, Configured, Fault, FaultKind, KeyFact,
+    CertificateClaim, Configuration, Configured, Fault, FaultKind, KeyFact, TicketClaim,
 };
 use unlatch_protocol::datagram::{HEADER_BYTES, MAX_WORKER_BYTES};
 use unlatch_protocol::digest::decode_base64url;
 use unlatch_protocol::rules::{InjectRule, KeyUse, Wider};
 
 use crate::secrets::{HeldKey, HeldToken, Kind, Secrets};
+use crate::tickets::Chain;
 
 /// One datagram carries a token to egress.
 const MAX_TOKEN_BYTES: usize = MAX_WORKER_BYTES - HEADER_BYTES;
@@ -23,6 +25,8 @@ pub(crate) struct InForce {
     pub(crate) routes: HashMap<u16, (u16, InjectRule)>,
     /// Whether tokens without sealed rules may be used.
     pub(crate) unbound: bool,
+    /// The ticket secret; `None`: the random chain.
+    pub(crate) tickets: Option<u16>,
 }
 
 /// Check a configuration.
@@ -34,6 +38,10 @@ pub(crate) fn check(
         unbound: configuration.unbound,
         ..InForce::default()
     };
+    if let Some(claim) = &configuration.tickets {
+        let id = check_tickets(claim, secrets).map_err(|fault| fault.at(&claim.r#where))?;
+        in_force.tickets = Some(id);
+    }
     let mut warnings = Vec::new();
     for claim in &configuration.certificates {
         let id = check_certificate(claim, secrets).map_err(|fault| fault.at(&claim.r#where))?;
@@ -90,7 +98,7 @@ fn check_certificate(claim: &CertificateClaim, secrets: &Secrets) -> Result<u16,
         .by_name(name)
         .and_then(|(id, secret)| Some((id, secret.as_key()?)));
     let Some((id, held)) = found else {
-        return Err(unknown(name, "private key", secrets, true));
+        return Err(unknown(name, PRIVATE_KEY, secrets));
     };
     if decode_base64url(&claim.spki).as_deref() != Some(held.key.spki()) {
         return Err(Fault::new(
@@ -121,7 +129,7 @@ fn check_route(rule: &InjectRule, unbound: bool, secrets: &Secrets) -> Result<u1
         .by_name(name)
         .and_then(|(id, secret)| Some((id, secret.as_token()?)));
     let Some((id, token)) = found else {
-        return Err(unknown(name, "token", secrets, false));
+        return Err(unknown(name, TOKEN, secrets));
     };
     if token.value.len() > MAX_TOKEN_BYTES {
         let message = format!(
@@ -143,6 +151,16 @@ fn check_route(rule: &InjectRule, unbound: bool, secrets: &Secrets) -> Result<u1
     Ok(id)
 }
 
+fn check_tickets(claim: &TicketClaim, secrets: &Secrets) -> Result<u16, Fault> {
+    let name = &claim.secret;
+    let found = secrets
+        .by_name(name)
+        .filter(|(_, secret)| secret.as_tickets().is_some());
+    found
+        .map(|(id, _)| id)
+        .ok_or_else(|| unknown(name, TICKET_SECRET, secrets))
+}
+
 fn outside(kind: &str, name: &str, wider: &Wider) -> Fault {
     Fault::new(
         FaultKind::Rules,
@@ -151,10 +169,19 @@ fn outside(kind: &str, name: &str, wider: &Wider) -> Fault {
     .hint(wider.hint)
 }
 
-fn unknown(name: &str, kind: &str, secrets: &Secrets, wants_key: bool) -> Fault {
+const PRIVATE_KEY: &str = "private key";
+const TOKEN: &str = "token";
+const TICKET_SECRET: &str = "ticket secret";
+
+fn unknown(name: &str, kind: &str, secrets: &Secrets) -> Fault {
+    let kind_of = |secret: &crate::secrets::Secret| match &secret.kind {
+        Kind::Key(_) => PRIVATE_KEY,
+        Kind::Token(_) => TOKEN,
+        Kind::Tickets(_) => TICKET_SECRET,
+    };
     let names: Vec<_> = secrets
         .iter()
-        .filter(|(_, secret)| secret.is_key() == wants_key)
+        .filter(|(_, secret)| kind_of(secret) == kind)
         .map(|(_, secret)| secret.name.as_str())
         .collect();
     let hint = if names.is_empty() {
@@ -174,7 +201,7 @@ impl crate::secrets::Secret {
     pub(crate) fn as_key(&self) -> Option<&HeldKey> {
         match &self.kind {
             Kind::Key(held) => Some(held),
-            Kind::Token(_) => None,
+            _ => None,
         }
     }
 
@@ -182,7 +209,15 @@ impl crate::secrets::Secret {
     pub(crate) fn as_token(&self) -> Option<&HeldToken> {
         match &self.kind {
             Kind::Token(held) => Some(held),
-            Kind::Key(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The ticket chain, if it is one.
+    pub(crate) fn as_tickets(&self) -> Option<&Mutex<Chain>> {
+        match &self.kind {
+            Kind::Tickets(chain) => Some(chain),
+            _ => None,
         }
     }
 }

@@ -28,6 +28,8 @@ use crate::worker::Pool;
 const RESHARE: Duration = Duration::from_secs(5);
 /// How often they may change, in milliseconds: a tenth of a second to an hour.
 const RESHARE_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+/// How often guard's own counts go to the log: the upper bound of what a taken-over edge had signed.
+const COUNTED_EVERY: Duration = Duration::from_secs(3600);
 /// Longest name of a node.
 const MAX_NODE_BYTES: usize = 255;
 
@@ -57,6 +59,7 @@ impl Control {
             failures: 0,
         };
         let (mut logged, mut trapped) = (json!({}), BTreeMap::new());
+        let mut counted = Instant::now();
         loop {
             if wire::wait_readable(&self.socket, timer.left())? {
                 let (received, descriptors) =
@@ -80,6 +83,10 @@ impl Control {
                 if refusals != logged {
                     log::event("refusals", json!({"counts": refusals}));
                     logged = refusals;
+                }
+                if counted.elapsed() >= COUNTED_EVERY {
+                    counted = Instant::now();
+                    log::event("uses", self.vault.uses());
                 }
                 let stopped = confine::trapped();
                 if stopped != trapped {

@@ -5,6 +5,7 @@ use unlatch_protocol::datagram::MAX_WORKER_BYTES;
 use unlatch_protocol::message::operation;
 use unlatch_protocol::{Datagram, Refusal, Request};
 
+use crate::clock;
 use crate::rate::Bucket;
 use crate::vault::Vault;
 
@@ -55,7 +56,7 @@ impl Answer {
 impl<'a> Peer<'a> {
     pub(crate) fn new(vault: &'a Vault, rights: &'a Rights) -> Self {
         let bucket = match rights {
-            Rights::Edge { rate, .. } => Some(Bucket::new(*rate, vault.elapsed())),
+            Rights::Edge { rate, .. } => Some(Bucket::new(*rate, clock::running())),
             Rights::Egress => None,
         };
         Self {
@@ -116,7 +117,7 @@ impl<'a> Peer<'a> {
                 if keys.as_ref().is_some_and(|keys| !keys.contains(key)) {
                     return Err(Refusal::NotForThisSocket);
                 }
-                let now = self.vault.elapsed();
+                let now = clock::running();
                 if !self.bucket.as_mut().is_some_and(|bucket| bucket.take(now)) {
                     return Err(Refusal::TooMany);
                 }
@@ -124,6 +125,13 @@ impl<'a> Peer<'a> {
             }
             (Request::TicketKeys, Rights::Edge { node, .. }) => {
                 self.vault.ticket_keys(node).map(Answer::Secret)
+            }
+            (Request::TicketOpen(ticket), Rights::Edge { .. }) => {
+                let now = clock::running();
+                if !self.bucket.as_mut().is_some_and(|bucket| bucket.take(now)) {
+                    return Err(Refusal::TooMany);
+                }
+                self.vault.open_ticket(ticket).map(Answer::Secret)
             }
             (Request::Token(request), Rights::Egress) => {
                 self.vault.token(request).map(Answer::Secret)

@@ -1,18 +1,21 @@
 //! What an opened sealed file gives: keys and tokens, split, each with its sealed rules.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::value::RawValue;
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::control::{Description, Fault, FaultKind, Loaded};
 use unlatch_protocol::digest::encode_base64url;
-use unlatch_protocol::rules::{KeyUse, TokenUse};
+use unlatch_protocol::rules::{KeyUse, TicketUse, TokenUse};
 use unlatch_sealed::Error;
 use unlatch_sealed::bundle::{self, Bundle};
 
+use crate::clock;
 use crate::key::{KeyError, RsaMode, SigningKey};
 use crate::scheme::KeyType;
 use crate::store::{Split, Store, with_wiped_stack};
+use crate::tickets::{Chain, ChainError};
 
 /// The name of the one secret of a raw payload in configurations: `sealed:default`.
 const RAW_NAME: &str = "default";
@@ -36,6 +39,8 @@ pub(crate) struct Secret {
 pub(crate) enum Kind {
     Key(Box<HeldKey>),
     Token(Box<HeldToken>),
+    /// Sealed ticket keys; what the bundle held is wound on and wiped.
+    Tickets(Box<Mutex<Chain>>),
 }
 
 /// A private key with its rules.
@@ -187,6 +192,19 @@ impl Secret {
                     .map_err(|error| wrong_key(&name, &error))?,
                 signatures: Counter::default(),
             })),
+            bundle::Kind::TicketSecret { epoch } => {
+                let rules = text.map(TicketUse::parse).transpose();
+                if rules.map_err(wrong_rules)?.is_none() {
+                    return Err(Fault::new(
+                        FaultKind::Payload,
+                        format!("ticket secret {name:?} was sealed without rules"),
+                    ));
+                }
+                let chain = Chain::sealed(store, epoch, secret.bytes, clock::now());
+                Kind::Tickets(Box::new(Mutex::new(
+                    chain.map_err(|error| wrong_chain(&name, &error))?,
+                )))
+            }
             bundle::Kind::Token => Kind::Token(Box::new(HeldToken {
                 rules: text.map(TokenUse::parse).transpose().map_err(wrong_rules)?,
                 value: Split::new(store, secret.bytes).map_err(|error| internal(&error))?,
@@ -204,6 +222,7 @@ impl Secret {
         let (kind, algorithm) = match &self.kind {
             Kind::Key(held) => ("private-key", Some(held.key.algorithm().name())),
             Kind::Token(_) => ("token", None),
+            Kind::Tickets(_) => ("ticket-secret", None),
         };
         Description {
             name: self.name.clone(),
@@ -240,6 +259,14 @@ fn wrong_key(name: &str, error: &KeyError) -> Fault {
         KeyError::Memory(error) => internal(error),
         _ => Fault::new(FaultKind::Payload, format!("private key {name:?}: {error}"))
             .hint("seal a key that openssl pkey -check accepts"),
+    }
+}
+
+fn wrong_chain(name: &str, error: &ChainError) -> Fault {
+    match error {
+        ChainError::System(error) => internal(error),
+        ChainError::Clock(_) => Fault::new(FaultKind::Payload, format!("{name:?}: {error}"))
+            .hint("set this host's clock"),
     }
 }
 

@@ -5,6 +5,7 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature as sg;
 use unlatch_locked::LockedBytes;
 
+use crate::clock;
 use crate::context::{self, Version};
 use crate::key::{KeyError, RsaMode, SigningKey};
 use crate::scheme;
@@ -47,8 +48,8 @@ pub(crate) fn run(store: &Store, cases: Vec<Case>) -> Result<(), Failure> {
             .verify(&message, &signature)
             .map_err(|_| "verifying")?;
     }
-    let keys = Chain::random(store)
-        .and_then(|mut chain| chain.reply("self-test", std::time::Duration::from_secs(7200)));
+    let keys = Chain::random(store, clock::now())
+        .and_then(|mut chain| chain.reply("self-test", clock::now()));
     keys.map(drop).map_err(|_| "ticket keys")
 }
 

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::control::{Configuration, Configured, Fault, FaultKind, Loaded};
 use unlatch_protocol::rules::{KeyRole, KeyUse};
-use unlatch_protocol::{Refusal, TokenRequest};
+use unlatch_protocol::{Refusal, SealedTicket, TokenRequest};
 use unlatch_sealed::csr;
 
+use crate::clock;
 use crate::configure::{self, InForce};
 use crate::context;
 use crate::scheme;
@@ -29,6 +30,9 @@ pub(crate) struct Vault {
     /// Names of RSA keys that are never joined.
     never_joined: Mutex<Vec<String>>,
     refused: [Counter; Refusal::ALL.len()],
+    /// Since guard's start, whatever was loaded and dropped meanwhile.
+    signatures: Counter,
+    foreign_tickets: Counter,
     started: Instant,
 }
 
@@ -48,6 +52,8 @@ impl Vault {
             tickets: Mutex::new(None),
             never_joined: Mutex::default(),
             refused: Default::default(),
+            signatures: Counter::default(),
+            foreign_tickets: Counter::default(),
             started: Instant::now(),
         }
     }
@@ -98,7 +104,8 @@ impl Vault {
             )
             .hint("relock first, then unlock with the other sealed file"));
         }
-        *self.tickets() = Some(Chain::random(&self.store).map_err(|error| internal(&error))?);
+        *self.tickets() =
+            Some(Chain::random(&self.store, clock::now()).map_err(|error| internal(&error))?);
         let loaded = secrets.describe();
         state.secrets = Some(secrets);
         Ok(loaded)
@@ -144,6 +151,7 @@ impl Vault {
             .sign(method, message)
             .map_err(|_| Refusal::Internal)?;
         held.signatures.add();
+        self.signatures.add();
         Ok(signature)
     }
 
@@ -176,11 +184,32 @@ impl Vault {
 
     /// A node's ticket keys, as the reply's payload.
     pub(crate) fn ticket_keys(&self, node: &str) -> Result<LockedBytes, Refusal> {
-        let mut tickets = self.tickets();
-        let chain = tickets.as_mut().ok_or(Refusal::Locked)?;
-        chain
-            .reply(node, self.elapsed())
+        self.with_chain(|chain| chain.reply(node, clock::now()))?
             .map_err(|_| Refusal::Internal)
+    }
+
+    /// The session in a ticket of another node.
+    pub(crate) fn open_ticket(&self, ticket: &SealedTicket<'_>) -> Result<LockedBytes, Refusal> {
+        let opened = self.with_chain(|chain| chain.open(ticket, clock::now()))?;
+        let session = opened.map_err(|_| Refusal::Ticket)?;
+        self.foreign_tickets.add();
+        Ok(session)
+    }
+
+    /// The chain that the configuration in force names, or the random one.
+    fn with_chain<R>(&self, work: impl FnOnce(&mut Chain) -> R) -> Result<R, Refusal> {
+        let state = self.read();
+        let secrets = state.secrets.as_ref().ok_or(Refusal::Locked)?;
+        let named = state.current.as_ref().and_then(|current| current.tickets);
+        match named.and_then(|id| secrets.by_id(id)?.as_tickets()) {
+            Some(chain) => Ok(work(
+                &mut chain.lock().unwrap_or_else(PoisonError::into_inner),
+            )),
+            None => {
+                let mut chain = self.tickets();
+                chain.as_mut().map(work).ok_or(Refusal::Locked)
+            }
+        }
     }
 
     /// A certificate request (PEM) for a key's sealed names.
@@ -218,6 +247,7 @@ impl Vault {
             .sign(held.key.request_method(), &info)
             .map_err(|error| internal(&error))?;
         held.signatures.add();
+        self.signatures.add();
         csr::assemble(&info, held.key.algorithm(), &signature).map_err(wrong_name)
     }
 
@@ -229,10 +259,35 @@ impl Vault {
 
     /// New parts for everything that is held; past ticket epochs are wiped.
     pub(crate) fn reshare(&self) -> io::Result<()> {
+        let now = clock::now();
         if let Some(chain) = self.tickets().as_mut() {
-            chain.advance(self.elapsed())?;
+            chain.advance(now)?;
+        }
+        for (_, secret) in self.read().secrets.iter().flat_map(Secrets::iter) {
+            if let Some(chain) = secret.as_tickets() {
+                let mut chain = chain.lock().unwrap_or_else(PoisonError::into_inner);
+                chain.advance(now)?;
+            }
         }
         self.store.reshare()
+    }
+
+    /// Signatures by key and tokens by name, and all signatures since guard's start: what the hourly line says.
+    pub(crate) fn uses(&self) -> Value {
+        let state = self.read();
+        let held = || state.secrets.iter().flat_map(Secrets::iter);
+        let keys: Value = held()
+            .filter_map(|(_, secret)| {
+                let count = secret.as_key()?.signatures.value();
+                Some((secret.name.clone(), json!(count)))
+            })
+            .collect();
+        let tokens: Value = held()
+            .filter_map(|(_, secret)| {
+                Some((secret.name.clone(), json!(secret.as_token()?.given.value())))
+            })
+            .collect();
+        json!({"signatures": self.signatures.value(), "by_key": keys, "tokens": tokens})
     }
 
     /// Count a refusal.
@@ -280,6 +335,8 @@ impl Vault {
             "locked": secrets.is_none(), "configured": state.current.is_some(),
             "set": secrets.and_then(Secrets::set_text),
             "keys": keys.collect::<Vec<_>>(), "tokens": tokens.collect::<Vec<_>>(),
+            "signatures_total": self.signatures.value(),
+            "foreign_tickets": self.foreign_tickets.value(),
             "refusals": self.refusals(), "uptime_seconds": self.elapsed().as_secs(),
         })
     }

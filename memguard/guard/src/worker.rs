@@ -138,3 +138,6 @@ fn serve(vault: &Vault, job: &Job) {
         }
     }
 }
+
+#[cfg(test)]
+mod cost;

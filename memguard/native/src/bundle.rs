@@ -122,14 +122,16 @@ impl Bundle {
         PyBytes::new(py, self.0.describe().as_bytes())
     }
 
-    /// A private key as PEM, a token as its bytes.
+    /// A private key as PEM, a token or ticket secret as its bytes.
     #[pyo3(signature = (name, /))]
     fn secret(&self, py: Python<'_>, name: &str) -> PyResult<Secret> {
         let give = || {
             let secret = self.0.secret(name)?;
             match secret.kind {
                 Kind::PrivateKey(_) => keys::to_pem(&secret.bytes),
-                Kind::Token => Ok(LockedBytes::copy_from(secret.bytes.expose())?),
+                Kind::Token | Kind::TicketSecret { .. } => {
+                    Ok(LockedBytes::copy_from(secret.bytes.expose())?)
+                }
             }
         };
         give()

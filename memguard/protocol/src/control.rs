@@ -68,6 +68,19 @@ pub struct Configuration {
     /// Whether tokens without sealed rules may be used.
     #[serde(default)]
     pub unbound: bool,
+    /// Where ticket keys come from; `None`: random at each start.
+    #[serde(default)]
+    pub tickets: Option<TicketClaim>,
+}
+
+/// The ticket secret that a configuration names.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TicketClaim {
+    /// Place in the configuration, for messages.
+    pub r#where: String,
+    /// Name of the ticket secret in the bundle.
+    pub secret: String,
 }
 
 /// One certificate that edge will present, and the key it needs.
@@ -146,7 +159,7 @@ pub struct Loaded {
 pub struct Description {
     /// Name in the bundle.
     pub name: String,
-    /// `private-key` or `token`.
+    /// `private-key`, `token` or `ticket-secret`.
     pub kind: &'static str,
     /// Of a private key.
     pub algorithm: Option<String>,

@@ -119,6 +119,14 @@ impl<'a> Reader<'a> {
         self.bytes(N)?.try_into().map_err(|_| Malformed)
     }
 
+    /// The next `N` bytes where they lie.
+    ///
+    /// # Errors
+    /// As [`Reader::bytes`].
+    pub fn reference<const N: usize>(&mut self) -> Result<&'a [u8; N], Malformed> {
+        self.bytes(N)?.try_into().map_err(|_| Malformed)
+    }
+
     /// One byte.
     ///
     /// # Errors

@@ -23,4 +23,4 @@ pub mod rules;
 pub use caller::{Caller, CallerCertificate};
 pub use datagram::{Datagram, Malformed};
 pub use digest::Digest;
-pub use message::{Refusal, Reply, Request, TicketKeys, TokenRequest};
+pub use message::{Refusal, Reply, Request, SealedTicket, TicketKeys, TokenRequest};

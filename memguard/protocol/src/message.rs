@@ -9,6 +9,8 @@ pub mod operation {
     pub const SIGN: u8 = 0x01;
     /// Edge: ticket keys of this socket's node.
     pub const TICKET_KEYS: u8 = 0x02;
+    /// Edge: open a ticket that another node gave.
+    pub const TICKET_OPEN: u8 = 0x03;
     /// Egress: the token of an inject route.
     pub const TOKEN: u8 = 0x10;
     /// Supervisor: take a stream from unlock.
@@ -57,11 +59,13 @@ pub enum Refusal {
     Internal = 9,
     /// No secrets are loaded.
     Locked = 10,
+    /// A ticket of an epoch that is over, or no ticket of this fleet.
+    Ticket = 11,
 }
 
 impl Refusal {
     /// Every reason, in the order of the numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::Unknown,
         Self::NotForThisSocket,
@@ -72,6 +76,7 @@ impl Refusal {
         Self::TooMany,
         Self::Internal,
         Self::Locked,
+        Self::Ticket,
     ];
 
     /// From the payload byte.
@@ -100,6 +105,7 @@ impl Refusal {
             Self::TooMany => "too_many",
             Self::Internal => "internal",
             Self::Locked => "locked",
+            Self::Ticket => "ticket",
         }
     }
 }
@@ -118,9 +124,29 @@ pub enum Request<'a> {
     },
     /// Edge: its node's ticket keys.
     TicketKeys,
+    /// Edge: a ticket of another node.
+    TicketOpen(SealedTicket<'a>),
     /// Egress: the token of a route.
     Token(TokenRequest<'a>),
 }
+
+/// A session ticket as edge received it: AES-256-GCM under a node's key of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedTicket<'a> {
+    /// Whose: the first bytes of SHA-256 of the node's name.
+    pub node: &'a [u8; NODE_TAG_BYTES],
+    /// When.
+    pub epoch: u64,
+    /// Of AES-GCM.
+    pub nonce: &'a [u8; 12],
+    /// What the ticket is bound to.
+    pub additional_data: &'a [u8],
+    /// Ciphertext and tag.
+    pub sealed: &'a [u8],
+}
+
+/// Bytes of a node's name in tickets.
+pub const NODE_TAG_BYTES: usize = 16;
 
 /// For which request egress wants a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +177,13 @@ impl<'a> Request<'a> {
                 message: reader.rest(),
             },
             operation::TICKET_KEYS if datagram.key == 0 => Self::TicketKeys,
+            operation::TICKET_OPEN if datagram.key == 0 => Self::TicketOpen(SealedTicket {
+                node: reader.reference()?,
+                epoch: reader.u64()?,
+                nonce: reader.reference()?,
+                additional_data: reader.field()?,
+                sealed: reader.rest(),
+            }),
             operation::TOKEN => Self::Token(TokenRequest {
                 route: datagram.key,
                 method: reader.text()?,
@@ -181,6 +214,14 @@ impl<'a> Request<'a> {
                 (operation::SIGN, *key)
             }
             Self::TicketKeys => (operation::TICKET_KEYS, 0),
+            Self::TicketOpen(ticket) => {
+                payload.extend_from_slice(ticket.node);
+                payload.extend_from_slice(&ticket.epoch.to_be_bytes());
+                payload.extend_from_slice(ticket.nonce);
+                push_field(&mut payload, ticket.additional_data)?;
+                payload.extend_from_slice(ticket.sealed);
+                (operation::TICKET_OPEN, 0)
+            }
             Self::Token(token) => {
                 for field in [token.method, token.upstream, token.path] {
                     push_field(&mut payload, field.as_bytes())?;
@@ -219,6 +260,8 @@ pub enum Reply<'a> {
     Signature(&'a [u8]),
     /// To ticket keys.
     TicketKeys(TicketKeys<'a>),
+    /// To open ticket: the session that was in it.
+    Ticket(&'a [u8]),
     /// To token.
     Token(&'a [u8]),
     /// To anything.
@@ -233,6 +276,7 @@ impl<'a> Reply<'a> {
     pub fn decode(datagram: &Datagram<'a>) -> Result<Self, Malformed> {
         const SIGNED: u8 = operation::SIGN | operation::REPLY;
         const TICKET_KEYS: u8 = operation::TICKET_KEYS | operation::REPLY;
+        const TICKET: u8 = operation::TICKET_OPEN | operation::REPLY;
         const TOKEN: u8 = operation::TOKEN | operation::REPLY;
         let mut reader = Reader::new(datagram.payload);
         let reply = match datagram.operation {
@@ -240,9 +284,10 @@ impl<'a> Reply<'a> {
             TICKET_KEYS => Self::TicketKeys(TicketKeys {
                 epoch: reader.u64()?,
                 seconds_left: reader.u32()?,
-                previous: reader.bytes(32)?.try_into().map_err(|_| Malformed)?,
-                current: reader.bytes(32)?.try_into().map_err(|_| Malformed)?,
+                previous: reader.reference()?,
+                current: reader.reference()?,
             }),
+            TICKET => Self::Ticket(reader.rest()),
             TOKEN => Self::Token(reader.rest()),
             operation::REFUSED => Self::Refused(Refusal::from_code(reader.u8()?).ok_or(Malformed)?),
             _ => return Err(Malformed),
@@ -253,119 +298,4 @@ impl<'a> Reply<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn token() -> TokenRequest<'static> {
-        TokenRequest {
-            route: 3,
-            method: "POST",
-            upstream: "https://api.psp.example:443",
-            path: "/v1/x",
-            caller: Caller::from_address("::1".parse().unwrap()),
-        }
-    }
-
-    #[test]
-    fn every_request_survives_the_wire() {
-        let sign = Request::Sign {
-            key: 1,
-            scheme: 0x0403,
-            message: b"message",
-        };
-        for request in [sign, Request::TicketKeys, Request::Token(token())] {
-            let bytes = request.encode(77).unwrap();
-            let datagram = Datagram::decode(&bytes).unwrap();
-
-            assert_eq!(datagram.request_id, 77);
-            assert_eq!(Request::decode(&datagram), Ok(request));
-        }
-    }
-
-    #[test]
-    fn surplus_and_missing_bytes_are_malformed() {
-        let whole = Request::Token(token()).encode(1).unwrap();
-        let whole = Datagram::decode(&whole).unwrap();
-        let longer = [whole.payload, b"x"].concat();
-
-        for payload in [&longer[..], &whole.payload[..whole.payload.len() - 1], b""] {
-            let datagram = Datagram { payload, ..whole };
-            assert_eq!(Request::decode(&datagram), Err(Malformed));
-        }
-    }
-
-    #[test]
-    fn ticket_keys_take_no_payload_and_no_key() {
-        for (key, payload) in [(1, &b""[..]), (0, b"x")] {
-            let datagram = Datagram {
-                operation: operation::TICKET_KEYS,
-                key,
-                request_id: 0,
-                payload,
-            };
-            assert_eq!(Request::decode(&datagram), Err(Malformed));
-        }
-    }
-
-    #[test]
-    fn replies_are_read_from_the_datagram() {
-        let keys = [
-            &7_u64.to_be_bytes()[..],
-            &60_u32.to_be_bytes(),
-            &[1; 32],
-            &[2; 32],
-        ]
-        .concat();
-        let reply = |operation, payload| {
-            Reply::decode(&Datagram {
-                operation,
-                key: 0,
-                request_id: 0,
-                payload,
-            })
-        };
-
-        assert!(reply(0x81, b"sig") == Ok(Reply::Signature(b"sig")));
-        assert!(reply(0x90, b"tok") == Ok(Reply::Token(b"tok")));
-        assert!(reply(0xff, &[6]) == Ok(Reply::Refused(Refusal::Caller)));
-        let expected = TicketKeys {
-            epoch: 7,
-            seconds_left: 60,
-            previous: &[1; 32],
-            current: &[2; 32],
-        };
-        assert!(reply(0x82, &keys) == Ok(Reply::TicketKeys(expected)));
-        for (operation, payload) in [
-            (0xff, &[11][..]),
-            (0xff, &[]),
-            (0xff, &[1, 1]),
-            (0x82, &keys[1..]),
-            (0x01, b""),
-        ] {
-            assert!(reply(operation, payload).is_err());
-        }
-    }
-
-    #[test]
-    fn refusals_have_the_documented_numbers() {
-        for (number, refusal) in (1..).zip(Refusal::ALL) {
-            assert_eq!(refusal.code(), number);
-            assert_eq!(Refusal::from_code(number), Some(refusal));
-        }
-        assert_eq!(Refusal::from_code(0), None);
-        assert_eq!(Refusal::from_code(11), None);
-    }
-
-    proptest! {
-        #[test]
-        fn no_payload_stops_the_decoders(operation: u8, key: u16, payload: Vec<u8>) {
-            let datagram = Datagram { operation, key, request_id: 0, payload: &payload };
-            if let Ok(request) = Request::decode(&datagram) {
-                prop_assert_eq!(request.encode(0).unwrap(), datagram.encode());
-            }
-            let _ = Reply::decode(&datagram).is_ok();
-        }
-    }
-}
+mod tests;

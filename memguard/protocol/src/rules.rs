@@ -9,11 +9,13 @@
 mod caller;
 mod key;
 mod pattern;
+mod ticket;
 mod token;
 
 pub use caller::CallerRule;
 pub use key::{KeyRole, KeyUse};
 pub use pattern::PathPattern;
+pub use ticket::{TicketMode, TicketUse};
 pub use token::{InjectRule, Methods, Place, Scheme, TokenUse};
 
 use std::fmt;

@@ -4,7 +4,7 @@ use rand_core::{OsRng, RngCore};
 use unlatch_protocol::rules::{KeyUse, TokenUse};
 
 use crate::LockedBytes;
-use crate::bundle::{MAX_SECRETS, VERSION, is_name, is_token};
+use crate::bundle::{CHAIN_BYTES, MAX_SECRETS, VERSION, is_name, is_token};
 use crate::curve::Curve;
 use crate::error::Error;
 use crate::json;
@@ -100,6 +100,23 @@ impl BundleWriter {
         self.add(name, "token", "value", value, rules)
     }
 
+    /// Make a ticket secret that begins at this epoch (hours since 1970): what came before, it cannot tell.
+    ///
+    /// # Errors
+    /// `Name`, or when no randomness or locked memory is to be had.
+    pub fn generate_ticket_secret(&mut self, name: &str, epoch: u64) -> Result<(), Error> {
+        let chain = LockedBytes::random(CHAIN_BYTES)?;
+        self.check_name(name)?;
+        let mut entry = LockedText::with_capacity(256)?;
+        entry.push(
+            format!("{{\"kind\":\"ticket-secret\",\"epoch\":{epoch},\"chain\":\"").as_bytes(),
+        )?;
+        entry.push_base64url(chain.expose())?;
+        entry.push(b"\",\"use\":{\"mode\":\"per-node\"}}")?;
+        self.secrets.push((name.to_owned(), entry.finish()));
+        Ok(())
+    }
+
     /// The bundle's JSON.
     ///
     /// # Errors
@@ -141,6 +158,16 @@ impl BundleWriter {
         self.add(name, "private-key", "pem", &keys::to_pem(pkcs8)?, rules)
     }
 
+    fn check_name(&self, name: &str) -> Result<(), Error> {
+        if !is_name(name) || self.secrets.iter().any(|(taken, _)| taken == name) {
+            return Err(Error::Name);
+        }
+        if self.secrets.len() == MAX_SECRETS {
+            return Err(Error::BundleTooLarge);
+        }
+        Ok(())
+    }
+
     fn add(
         &mut self,
         name: &str,
@@ -149,12 +176,7 @@ impl BundleWriter {
         value: &LockedBytes,
         rules: Option<&[u8]>,
     ) -> Result<(), Error> {
-        if !is_name(name) || self.secrets.iter().any(|(taken, _)| taken == name) {
-            return Err(Error::Name);
-        }
-        if self.secrets.len() == MAX_SECRETS {
-            return Err(Error::BundleTooLarge);
-        }
+        self.check_name(name)?;
         let mut entry = LockedText::with_capacity(value.len() + 256)?;
         entry.push(format!("{{\"kind\":\"{kind}\",\"{member}\":\"").as_bytes())?;
         entry.push_escaped(std::str::from_utf8(value.expose()).map_err(|_| Error::Token)?)?;
