@@ -50,7 +50,7 @@ def hsm() -> Iterator[SoftHsm]:
 
 
 def hits(pid: int) -> int:
-    report = scan.scan(pid, scan.pieces(scan.forms(LONG_PIN.encode())))
+    report = scan.scan(pid, scan.Index(scan.forms(LONG_PIN.encode())))
     assert report.bytes_read > 1 << 20
     return report.hits
 
@@ -93,7 +93,7 @@ def test_wrong_pin_is_gone_too(hsm: SoftHsm) -> None:
         custodian.wait_for("need-pin")
         with pytest.raises(Exception, match="PIN_WRONG"):
             custodian.give_pin(LONG_PIN[::-1] + "x")
-        report = scan.scan(custodian.process.pid, scan.pieces(scan.forms((LONG_PIN[::-1] + "x").encode())))
+        report = scan.scan(custodian.process.pid, scan.Index(scan.forms((LONG_PIN[::-1] + "x").encode())))
 
         assert report.hits == 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unlatch.errors import UnavailableError
-from unlatch.memguard.scan import NotReadableError, forms, pieces, private_key_forms, scan
+from unlatch.memguard.scan import Form, Index, NotReadableError, forms, private_key_forms, scan
 from unlatch.tools.demo import takeover
 from unlatch.tools.demo.cast import wait_for
 from unlatch.tools.demo.stage import Stage, is_open
@@ -138,11 +138,10 @@ class Checks:
 
     def memory(self) -> None:
         """The key and the token stand in no process; the same scan finds what is known to be there."""
-        key = pieces(private_key_forms(self.stage.key_pem))
-        token = pieces(forms(self.stage.token.encode()))
+        wanted = [*private_key_forms(self.stage.key_pem), *forms(self.stage.token.encode())]
         for name, pid in sorted(self.stage.pids().items()):
-            self._scan_row(name, pid, key=key, token=token)
-        self._plain_server(key, token)
+            self._scan_row(name, pid, wanted)
+        self._plain_server(wanted)
 
     def audit(self) -> None:
         """The gate's log verifies with public keys alone."""
@@ -178,22 +177,23 @@ class Checks:
         except UnavailableError:
             return NEEDS_ROOT
 
-    def _scan_row(self, name: str, pid: int, *, key: list[bytes], token: list[bytes]) -> None:
+    def _scan_row(self, name: str, pid: int, wanted: list[Form]) -> None:
         """Key, token, and the control: the gate never hears of the CA, but its log knows the workload's key."""
         known = self.stage.workload_key if name.startswith("gate") else self.stage.marker
         try:
-            hits = [scan(pid, wanted).hits for wanted in (key, token, pieces([known.encode()]))]
+            key, token, control = _hits(pid, [*wanted, *forms(known.encode(), part="control")])
         except NotReadableError:
             self.table.add(
                 f"key, token in {name}", expected=CLEAN, seen="not readable (needs root)", holds=True
             )
             return
-        control = "found" if hits[2] else "NOT found"
         self.table.add(
-            f"key, token in {name}", expected=CLEAN, seen=f"{hits[0]} hits, {hits[1]} hits; control {control}"
+            f"key, token in {name}",
+            expected=CLEAN,
+            seen=f"{key} hits, {token} hits; control {'found' if control else 'NOT found'}",
         )
 
-    def _plain_server(self, key: list[bytes], token: list[bytes]) -> None:
+    def _plain_server(self, wanted: list[Form]) -> None:
         """The control: an ordinary server with the same secrets, which the same scan must find."""
         key_file = self.stage.folder / "control.key"
         key_file.write_bytes(self.stage.key_pem)
@@ -209,21 +209,26 @@ class Checks:
             process.stdin.write(f"{key_file}\n{self.stage.token}\n".encode())
             process.stdin.flush()
             process.stdout.readline()
-            for what, wanted in (("key", key), ("token", token)):
-                try:
-                    hits = scan(process.pid, wanted).hits
-                except NotReadableError:
-                    self.table.add(
-                        f"control: {what} in a plain server", expected="hits", seen="not readable", holds=True
-                    )
-                    continue
+            for what, hits in zip(("key", "token"), _hits(process.pid, wanted), strict=False):
                 self.table.add(
                     f"control: {what} in a plain server", expected="hits", seen="hits" if hits else "0 hits"
+                )
+        except NotReadableError:
+            for what in ("key", "token"):
+                self.table.add(
+                    f"control: {what} in a plain server", expected="hits", seen="not readable", holds=True
                 )
         finally:
             process.kill()
             process.communicate()
             Path(key_file).unlink()
+
+
+def _hits(pid: int, wanted: list[Form]) -> tuple[int, int, int]:
+    """Hits of the key, of the token and of the control."""
+    parts = [run.form.part for _, run in scan(pid, Index(wanted)).runs]
+    token, control = parts.count("token"), parts.count("control")
+    return len(parts) - token - control, token, control
 
 
 def _refused(seen: str) -> bool:
