@@ -54,6 +54,11 @@ def write_secret(path: Path, secret: Secret, *, force: bool = False) -> None:
     _write(path, secret.write_fd, force=force, mode=OWNER_ONLY)
 
 
+def write_by(path: Path, put: Callable[[int], None], *, force: bool = False) -> None:
+    """Write a file of mode 0600 whole; `put` gets its descriptor. See `write`."""
+    _write(path, put, force=force, mode=OWNER_ONLY)
+
+
 def write(path: Path, data: bytes, *, force: bool = False, mode: int = OWNER_ONLY) -> None:
     """Write a file whole.
 

@@ -3,7 +3,8 @@
 What holds afterwards: every entry is in the tree that the checkpoint signs; every enrolment was signed by an administrator
 in force, back to the pinned genesis; every decision was signed by an approver in force, in time, with the code that
 belongs to the request, on a checkpoint that is a prefix of this log, contains the request and was fresh; nothing was
-approved without its quorum, or answered without approval. Times are those of decider and of the log's clock.
+approved without its quorum, or answered without approval; every host that a request names signed it, with a fresh challenge
+of this gate, by a key that was enrolled then. Times are those of decider and of the log's clock.
 
 Source of the export's format: docs/protocol.md section 11.
 """
@@ -17,16 +18,18 @@ from typing import Any
 from unlatch.bootstrap.approval import base64url, strict_json
 from unlatch.bootstrap.approval.claims import Claims
 from unlatch.bootstrap.approval.code import code_digest, derive_code
+from unlatch.bootstrap.identity.proof import Asking
 from unlatch.errors import RefusedError
 from unlatch.gate.checkpoint import MAX_AGE_SECONDS, Checkpoint, read_checkpoint
 from unlatch.gate.entry import read_entry
+from unlatch.gate.identity import check_in_force, identify
 from unlatch.gate.merkle import Tree, leaf_hash
 from unlatch.gate.roster import Roster
 from unlatch.gate.sshsig import verify_sshsig
 from unlatch.gate.state import State, check_change
 from unlatch.gate.statement import NAMESPACE, Statement
 
-_SAME = ("request", "point", "kid", "workload", "policy_revision", "nonce", "not_after")
+_SAME = ("request", "point", "kid", "workload", "policy_revision", "nonce", "not_after", "identity")
 
 
 class AuditError(RefusedError):
@@ -103,6 +106,7 @@ class _Reader:
         if roster.kids[entry["kid"]] != workload.name or not workload.allows(entry["client"]):
             raise AuditError("a request for another workload's key, or by a client that may not ask")
         claims = Claims.parse(entry["claims"].encode()) if entry["claims"] is not None else None
+        _check_identity(entry, roster)
         self.requests[entry["request"]] = _Request(position=position, entry=entry, claims=claims)
 
     def _decision(self, entry: dict[str, Any], *, counts: bool) -> None:
@@ -111,13 +115,14 @@ class _Reader:
         operator = roster.operator_of(verify_sshsig(entry["signature"], data, namespace=NAMESPACE))
         statement = Statement.parse(data)
         workload = roster.workloads[statement.workload]
-        differing = [name for name in _SAME if getattr(statement, name) != request.entry[name]]
+        differing = [name for name in _SAME if getattr(statement, name) != request.entry.get(name)]
         if differing or statement.gate != roster.genesis.gate or operator.name != entry["operator"]:
             raise AuditError(
                 f"a statement that is not about its request ({', '.join(differing) or 'gate or operator'})"
             )
         if operator.name not in workload.approvers or workload.revision != statement.policy_revision:
             raise AuditError(f"{operator.name} was no approver of {workload.name}")
+        check_in_force(statement.identity, roster=roster)
         checkpoint = read_checkpoint(statement.checkpoint, keys=roster.log_keys)
         if (
             not request.position < checkpoint.size <= len(self.tree)
@@ -157,6 +162,16 @@ class _Reader:
         if self.roster is None:
             raise AuditError("the log does not begin with a genesis")
         return self.roster
+
+
+def _check_identity(entry: dict[str, Any], roster: Roster) -> None:
+    """Refuse a request that names a host which did not sign it."""
+    named, proof = entry.get("identity"), entry.get("proof")
+    if named is None and proof is None:
+        return
+    asking = Asking(entry["workload"], entry["kid"], entry["point"], entry["claims"].encode())
+    if str(identify(proof or "", asking, roster=roster, now=entry["time"])) != named:
+        raise AuditError("a request under another host's name")
 
 
 def _check_digests(statement: Statement, request: _Request) -> None:

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from unlatch.bootstrap.approval import base64url
 from unlatch.bootstrap.approval.receipt import Receipt
-from unlatch.errors import BusyError, RefusedError
+from unlatch.bootstrap.identity.proof import in_words, is_enrolled
+from unlatch.errors import RefusedError
 from unlatch.gate import entry as entries
 from unlatch.gate.checkpoint import read_checkpoint
 from unlatch.gate.database import Book, Ledger
 from unlatch.gate.keyholder_client import KeyholderClient
 from unlatch.gate.question import Questions, Row
-from unlatch.gate.request import Asked, Progress
+from unlatch.gate.request import Asked, Progress, check_room
 from unlatch.gate.roster import Roster
 from unlatch.gate.sshsig import verify_sshsig
 from unlatch.gate.state import OPEN, State, StateError, check_change
@@ -30,8 +32,6 @@ from unlatch.gate.statement import NAMESPACE, Statement
 from unlatch.gate.tables import audit_checkpoints, requests, statements
 from unlatch.gate.wire import KeyholderRefusal
 
-MAX_PENDING = 32  # for one workload
-MAX_PENDING_OF_SOURCE = 8  # so that one address cannot take every place
 MAX_WRONG_CODES = 5
 REDELIVERY_SECONDS = 60.0
 
@@ -89,15 +89,17 @@ class Docket:
                 client=asked.client,
                 point=base64url.encode(asked.point.jwk),
                 claims=base64url.encode(asked.claims) if asked.claims is not None else None,
+                proof=asked.proof,
             )
             token = str(answer["receipt"]).encode()
             receipt = Receipt.parse(base64url.decode(token.split(b".")[1].decode()))
             async with self._ledger.change() as book:
-                await self._supersede(book, asked)
+                await self._supersede(book, asked, receipt)
                 await self._insert(book, asked, receipt, token)
             self._tell(
-                "request", id=receipt.id, workload=receipt.workload, client=asked.client, source=asked.source
-            )
+                "request", id=receipt.id, workload=receipt.workload, client=asked.client, source=asked.source,
+                identity=in_words(receipt.identity),
+            )  # fmt: skip
         return await self.get(receipt.id)
 
     async def get(self, name: str) -> Row:
@@ -249,33 +251,43 @@ class Docket:
 
     async def _check_room(self, asked: Asked) -> None:
         column = requests.c
-        query = sa.select(column.source).where(column.workload == asked.workload.name, column.state.in_(OPEN))
-        sources = [row.source for row in await self._ledger.fetch(query)]
-        if len(sources) >= MAX_PENDING or sources.count(asked.source) >= MAX_PENDING_OF_SOURCE:
-            raise BusyError(f"{len(sources)} requests wait for this workload")
+        query = sa.select(column.source, column.identity).where(
+            column.workload == asked.workload.name, column.state.in_(OPEN)
+        )
+        waiting = [(row.source, row.identity) for row in await self._ledger.fetch(query)]
+        check_room(asked, waiting)
 
-    async def _supersede(self, book: Book, asked: Asked) -> None:
-        """A stock client makes a new point at each try: an older request that nobody holds can never be answered."""
-        if asked.client != "stock":
-            return
+    async def _supersede(self, book: Book, asked: Asked, receipt: Receipt) -> None:
+        """Let an older request of the same asker go.
+
+        A stock client makes a new point at each try: an older request that nobody holds can never be answered. An enrolled
+        host asks once for a workload. Nobody else supersedes anything: a claim is not enough to end a request.
+        """
         column = requests.c
         query = sa.select(requests).where(
-            column.workload == asked.workload.name, column.client == "stock", column.source == asked.source,
-            column.state == State.PENDING,
-        )  # fmt: skip
-        for row in (await book.execute(query)).all():
-            if row.id not in self._waiting:
-                await self._change(book, row, State.SUPERSEDED, why="the same client asks again")
+            column.workload == asked.workload.name, column.state == State.PENDING
+        )
+        if is_enrolled(receipt.identity):
+            for row in (await book.execute(query.where(column.identity == receipt.identity))).all():
+                await self._change(book, row, State.SUPERSEDED, why="the same host asks again")
+                book.after_commit(partial(self._wake, row.id))
+        elif asked.client == "stock":
+            query = query.where(column.client == "stock", column.source == asked.source)
+            for row in (await book.execute(query)).all():
+                if row.id not in self._waiting:
+                    await self._change(book, row, State.SUPERSEDED, why="the same client asks again")
 
     async def _insert(self, book: Book, asked: Asked, receipt: Receipt, token: bytes) -> None:
-        record = entries.request_entry(receipt, token, source=asked.source, claims=asked.claims)
+        record = entries.request_entry(
+            receipt, token, source=asked.source, claims=asked.claims, proof=asked.proof
+        )
         position = await book.record(record)
         values = {
             "id": receipt.id, "workload": receipt.workload, "kid": receipt.kid, "point": receipt.point,
             "point_jwk": asked.point.jwk, "client": asked.client, "state": State.PENDING, "version": 1,
             "receipt": token, "token": receipt.poll.rpartition("/")[2], "claims": asked.claims,
             "source": asked.source, "created": receipt.issued, "expires": receipt.expires, "wrong_codes": 0,
-            "needed": asked.workload.quorum, "entry_index": position,
+            "needed": asked.workload.quorum, "entry_index": position, "identity": receipt.identity,
         }  # fmt: skip
         await book.execute(sa.insert(requests).values(values))
 

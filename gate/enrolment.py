@@ -1,4 +1,5 @@
-"""Enrolments: who is an operator, and which workload opens by whom. Signed by administrators, chained to the genesis.
+"""Enrolments: who is an operator, which workload opens by whom, which host's key has a name. Signed by administrators, chained
+to the genesis.
 
 Each enrolment is canonical JSON (RFC 8785), signed with SSHSIG namespace ``unlatch-enrol-v1``. `prev` is the
 digest of the one before, so an enrolment fits in one place of one gate's chain only. The first, the
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Literal, get_args
 import rfc8785
 
 from unlatch.bootstrap.approval import base64url, strict_json
+from unlatch.bootstrap.identity.proof import PROTECTIONS, HostKey, Protection
 from unlatch.errors import RefusedError
 
 NAMESPACE = "unlatch-enrol-v1"
@@ -83,8 +85,28 @@ class SetWorkload:
     expires: int
 
 
-Change = Genesis | AddOperator | Suspend | SetWorkload
-_KINDS: dict[str, type[Change]] = {kind.kind: kind for kind in (Genesis, AddOperator, Suspend, SetWorkload)}
+@dataclass(frozen=True, slots=True)
+class AddHost:
+    """A host's key; a later one of the same name replaces it. `protection` is what the administrator vouches for."""
+
+    kind: ClassVar[str] = "host"
+    name: str
+    key: str
+    protection: Protection
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendHost:
+    """A host whose key no longer counts."""
+
+    kind: ClassVar[str] = "suspend-host"
+    name: str
+
+
+Change = Genesis | AddOperator | Suspend | SetWorkload | AddHost | SuspendHost
+_KINDS: dict[str, type[Change]] = {
+    kind.kind: kind for kind in (Genesis, AddOperator, Suspend, SetWorkload, AddHost, SuspendHost)
+}
 
 
 def write_enrolment(link: Link, change: Change) -> bytes:
@@ -153,6 +175,10 @@ def _check(link: Link, change: Change) -> None:
         _typed(change.admin, bool)
     elif isinstance(change, SetWorkload):
         _check_workload(change)
+    elif isinstance(change, AddHost):
+        HostKey.parse(_typed(change.key, str))
+        if change.protection not in PROTECTIONS:
+            raise ValueError("a host key lies in a tpm or a file")
 
 
 def _check_genesis(change: Genesis) -> None:

@@ -28,8 +28,11 @@ def enrol_entry(*, enrolment: bytes, signature: str | None) -> bytes:
     return _write("enrol", enrolment=enrolment.decode(), signature=signature)
 
 
-def request_entry(receipt: Receipt, token: bytes, *, source: str, claims: bytes | None) -> bytes:
-    """A request as it was received. `source` is the peer's address; claims are as the asker wrote them."""
+def request_entry(
+    receipt: Receipt, token: bytes, *, source: str, claims: bytes | None, proof: str | None = None
+) -> bytes:
+    """A request as it was received. `source` is the peer's address; claims and proof are as the asker wrote them."""
+    shown = {"identity": receipt.identity, "proof": proof} if receipt.identity is not None else {}
     return _write(
         "request",
         request=receipt.id,
@@ -44,6 +47,7 @@ def request_entry(receipt: Receipt, token: bytes, *, source: str, claims: bytes 
         not_after=receipt.expires,
         source=source,
         claims=claims.decode() if claims is not None else None,
+        **shown,
     )
 
 
@@ -97,6 +101,7 @@ def check_request_entry(data: bytes, *, receipt: Receipt, token: bytes) -> None:
         "kind": "request", "request": receipt.id, "workload": receipt.workload, "kid": receipt.kid,
         "point": receipt.point, "receipt": base64url.digest(token), "nonce": receipt.nonce,
         "policy_revision": receipt.policy_revision, "client": receipt.client, "not_after": receipt.expires,
+        "identity": receipt.identity,
     }  # fmt: skip
     if any(members.get(name) != value for name, value in wanted.items()):
         raise EntryError("the audit entry does not record this request")

@@ -18,6 +18,7 @@ from unlatch.bootstrap.approval.receipt import Receipt
 from unlatch.errors import RefusedError
 from unlatch.gate.checkpoint import read_checkpoint
 from unlatch.gate.entry import check_request_entry
+from unlatch.gate.identity import check_in_force
 from unlatch.gate.merkle import leaf_hash, verify_inclusion
 from unlatch.gate.roster import Operator, Roster, Workload
 from unlatch.gate.sshsig import Signature, verify_sshsig
@@ -110,7 +111,8 @@ def check_case(case: Case, *, roster: Roster, origin: str, now: float) -> Worklo
     """Refuse a request that this gate no longer answers.
 
     Raises:
-        RefusedError: expired, made under another policy, for another key, client or gate, or its entry differs.
+        RefusedError: expired, made under another policy, for another key, client or gate, its entry differs, or its
+            host's key counts no more.
     """
     receipt = case.receipt
     if receipt.gate != roster.genesis.gate or receipt.origin != origin:
@@ -125,6 +127,7 @@ def check_case(case: Case, *, roster: Roster, origin: str, now: float) -> Worklo
     if not workload.allows(receipt.client):
         raise JudgementError(f"{receipt.client} clients may not ask for this workload")
     check_request_entry(case.entry, receipt=receipt, token=case.token)
+    check_in_force(receipt.identity, roster=roster)
     return workload
 
 

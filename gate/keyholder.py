@@ -4,6 +4,7 @@ Rule 1: it has no network, one socket, and treats whoever holds the other end as
 Rule 2: operators, workloads and quorums come from the chain of enrolments on its own disk, verified from the genesis on.
 Rule 3: a point is spent on disk before its answer leaves, and is answered or denied once, whatever happens after.
 Rule 4: a checkpoint is signed only if it extends the last one that was signed.
+Rule 5: a receipt names a host only if keyholder itself checked that host's signature.
 
 Its process is `keyholder_main`; the formats are docs/protocol.md section 9.
 """
@@ -19,9 +20,11 @@ from unlatch.bootstrap.approval import base64url, strict_json
 from unlatch.bootstrap.approval.claims import Claims
 from unlatch.bootstrap.approval.code import NONCE_BYTES, derive_code
 from unlatch.bootstrap.approval.receipt import Receipt, verify_receipt
+from unlatch.bootstrap.identity.proof import Asking
 from unlatch.errors import RefusedError, UntrustedGateError
 from unlatch.gate import durable, wire
 from unlatch.gate.enrolment import Genesis, Link, SetWorkload, read_enrolment, write_enrolment
+from unlatch.gate.identity import identify
 from unlatch.gate.judge import Case, SignedStatement, Verdict, judge
 from unlatch.gate.merkle import EMPTY_ROOT, verify_consistency
 from unlatch.gate.protocol import StatusError, read_point
@@ -113,6 +116,7 @@ class Keyholder:
             "new-key": self._new_key,
             "advertise": self._advertise,
             "public": self._public,
+            "challenge": self._challenge,
             "receive": self._receive,
             "checkpoint": self._checkpoint,
             "judge": self._judge,
@@ -191,6 +195,9 @@ class Keyholder:
             raise RefusedError("no such key")
         return {"public": self._vault.exchange_public(kid)}
 
+    def _challenge(self, _: Message) -> Message:
+        return {"challenge": self._vault.sign_challenge(time=int(self._now()))}
+
     def _receive(self, message: Message) -> Message:
         workload = self._roster.workloads.get(wire.text_of(message, "workload"))
         kid, client = wire.text_of(message, "kid"), wire.text_of(message, "client")
@@ -203,6 +210,9 @@ class Keyholder:
             claims is not None and _claimed_workload(claims) != workload.name
         ):
             raise RefusedError("claims of another workload, or none")
+        identity = (
+            self._identify(message, Asking(workload.name, kid, point, claims)) if claims is not None else None
+        )
         nonce, now = self._random(NONCE_BYTES), int(self._now())
         name = "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in self._random(ID_LETTERS))
         native = client == "native"
@@ -222,9 +232,15 @@ class Keyholder:
             expires=now + (workload.expires if native else workload.hold),
             claims=base64url.digest(claims) if claims is not None else None,
             code=derive_code(nonce=nonce, point=point, workload=workload.name) if native else None,
+            identity=identity,
         )
         signing_input = receipt.signing_input(algorithm=ALGORITHM)
         return {"receipt": f"{signing_input.decode()}.{base64url.encode(self._vault.sign(signing_input))}"}
+
+    def _identify(self, message: Message, asking: Asking) -> str | None:
+        if message.get("proof") is None:
+            return None
+        return str(identify(wire.text_of(message, "proof"), asking, roster=self._roster, now=self._now()))
 
     def _checkpoint(self, message: Message) -> Message:
         size, root = wire.number_of(message, "size"), wire.bytes_of(message, "root")

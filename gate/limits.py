@@ -19,6 +19,10 @@ class Rate:
 SOURCE_RATE = Rate(burst=120, per_second=2)
 POLL_RATE = Rate(burst=400, per_second=20)
 WORKLOAD_RATE = Rate(burst=40, per_second=0.5)
+HOST_RATE = Rate(
+    burst=10, per_second=0.2
+)  # for one enrolled host, instead of its workload's and its source's
+PROOF_RATE = Rate(burst=40, per_second=4)  # proofs looked at for one source that has spent all else
 
 
 @dataclass(slots=True)

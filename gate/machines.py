@@ -1,14 +1,15 @@
 """The listener for machines: Tang's three routes under ``/s/WORKLOAD``, and the native request on top of them.
 
 Statuses and headers are tangd's wherever tangd has one. A stock client's POST is held open until the decision and never
-answered 202 or 3xx; a native client gets a receipt and polls.
+answered 202 or 3xx; a native client gets a receipt and polls. A native client that names a host key is challenged first
+(401, or with a 429), and what it proves then decides which limits it meets.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -16,12 +17,16 @@ from unlatch.bootstrap import jose
 from unlatch.bootstrap.approval import base64url
 from unlatch.bootstrap.approval.claims import HEADER, MAX_HEADER_BYTES, Claims
 from unlatch.bootstrap.approval.receipt import MEDIA_TYPE
+from unlatch.bootstrap.identity import proof
+from unlatch.bootstrap.identity.proof import Asking, Identity
 from unlatch.errors import BusyError, RefusedError, UnavailableError
 from unlatch.gate import asgi
 from unlatch.gate.asgi import Reply
+from unlatch.gate.challenges import USABLE_SECONDS, Challenges
 from unlatch.gate.docket import Docket
+from unlatch.gate.identity import StaleChallengeError, identify
 from unlatch.gate.keyholder_client import KeyholderClient
-from unlatch.gate.limits import POLL_RATE, SOURCE_RATE, WORKLOAD_RATE, Buckets
+from unlatch.gate.limits import HOST_RATE, POLL_RATE, PROOF_RATE, SOURCE_RATE, WORKLOAD_RATE, Buckets
 from unlatch.gate.protocol import MAX_BODY_BYTES, Route, StatusError, read_recovery, route
 from unlatch.gate.question import Row
 from unlatch.gate.request import Asked
@@ -48,17 +53,20 @@ class Machines:
 
     Args:
         people: public address of the people's listener: cards live there.
+        now: Unix seconds.
         monotonic: seconds of a clock that never goes back.
     """
 
     def __init__(
-        self, docket: Docket, keyholder: KeyholderClient, *, people: str, monotonic: Callable[[], float]
-    ) -> None:
+        self, docket: Docket, keyholder: KeyholderClient,
+        *, people: str, now: Callable[[], float], monotonic: Callable[[], float],
+    ) -> None:  # fmt: skip
         self._docket, self._keyholder = docket, keyholder
-        self._people, self._monotonic = people, monotonic
+        self._people, self._now, self._monotonic = people, now, monotonic
+        self._challenges = Challenges(keyholder, monotonic=monotonic)
         self._keys = Keys()
         self._sources, self._workloads = Buckets(SOURCE_RATE), Buckets(WORKLOAD_RATE)
-        self._polls = Buckets(POLL_RATE)
+        self._polls, self._hosts, self._proofs = Buckets(POLL_RATE), Buckets(HOST_RATE), Buckets(PROOF_RATE)
         self.stopping = False
 
     async def learn(self, roster: Roster) -> None:
@@ -117,36 +125,87 @@ class Machines:
 
     async def _recover(self, scope: asgi.Scope, receive: asgi.Receive, asked: Route) -> Reply | None:
         native = asgi.header(scope, "accept") == MEDIA_TYPE
+        shown = asgi.header(scope, proof.HEADER) if native else None
         source = asgi.peer(scope)
-        if wait := self._sources.take(asgi.source_of(source), now=self._monotonic()):
-            return _busy(wait, native=native)
+        wait = self._sources.take(asgi.source_of(source), now=self._monotonic())
+        if wait and not self._may_prove(shown, source):
+            return await self._busy(wait, native=native, shown=shown)
         body = await asgi.read_body(receive, limit=MAX_BODY_BYTES)
+        request = self._read(scope, body, asked, native=native, source=source)
+        if not request.workload.allows(request.client):
+            return _refused("policy", "this workload does not answer such clients", native=native)
+        try:
+            identity = self._identify(shown, request)
+        except StaleChallengeError:
+            return await self._challenge(wait)
+        except RefusedError as error:
+            return _refused("policy", str(error), native=native)
+        request = replace(request, proof=shown, identity=identity)
+        if wait := self._take_turn(request, wait):
+            return await self._busy(wait, native=native, shown=shown)
+        try:
+            row = await self._docket.receive(request)
+        except BusyError:
+            return await self._busy(10, native=native, shown=shown)
+        except RefusedError:
+            return _refused("policy", "the gate does not take this request", native=native)
+        return self._promise(row) if native else await self._hold(row, receive)
+
+    def _read(self, scope: asgi.Scope, body: bytes, asked: Route, *, native: bool, source: str) -> Asked:
+        """Check everything that needs no key of a host, in tangd's order."""
         roster = self._docket.roster
         workload = roster.workloads.get(asked.workload) if roster else None
         exchange = self._keys.exchange.get(asked.workload, {})
         kid, point = read_recovery(body, kid=asked.rest, exchange=exchange, signing=self._keys.signing)
         if workload is None:
             raise StatusError(404)
-        if not workload.allows("native" if native else "stock"):
-            return _refused("policy", "this workload does not answer such clients", native=native)
-        claims = _read_claims(scope, workload) if native else None
-        if wait := self._workloads.take(workload.name, now=self._monotonic()):
-            return _busy(wait, native=native)
-        request = Asked(
-            workload=workload,
-            kid=kid,
-            point=point,
-            client="native" if native else "stock",
-            claims=claims,
-            source=source,
+        client = "native" if native else "stock"
+        claims = _read_claims(scope, workload) if native and workload.allows(client) else None
+        return Asked(workload=workload, kid=kid, point=point, client=client, claims=claims, source=source)
+
+    def _identify(self, shown: str | None, request: Asked) -> Identity | None:
+        """Who asks; None where the asker names no key.
+
+        Raises:
+            StaleChallengeError: it must sign a challenge first.
+            RefusedError: the proof is wrong, or the key counts no more.
+        """
+        roster = self._docket.roster
+        if shown is None or request.claims is None or roster is None:
+            return None
+        asking = Asking(request.workload.name, request.kid, request.point.thumbprint, request.claims)
+        return identify(shown, asking, roster=roster, now=self._now(), max_age=USABLE_SECONDS)
+
+    def _may_prove(self, shown: str | None, source: str) -> bool:
+        """Whether a proof is looked at although its source has asked too often; others may share its address."""
+        return (
+            shown is not None
+            and "." in shown
+            and not self._proofs.take(asgi.source_of(source), now=self._monotonic())
         )
-        try:
-            row = await self._docket.receive(request)
-        except BusyError:
-            return _busy(10, native=native)
-        except RefusedError:
-            return _refused("policy", "the gate does not take this request", native=native)
-        return self._promise(row) if native else await self._hold(row, receive)
+
+    def _take_turn(self, request: Asked, wait: int) -> int:
+        """Seconds to wait: an enrolled host has a turn of its own, all others share their source's and workload's."""
+        name, now = request.workload.name, self._monotonic()
+        if request.identity is not None and request.identity.is_enrolled:
+            return self._hosts.take(f"{name} {request.identity.key}", now=now)
+        return wait or self._workloads.take(name, now=now)
+
+    async def _challenge(self, wait: int) -> Reply:
+        """Ask for a signature: 401, or 429 where the source must wait too."""
+        if wait:
+            return await self._busy(wait, native=True, shown="")
+        extra = {proof.CHALLENGE_HEADER: await self._challenges.current(), "WWW-Authenticate": proof.HEADER}
+        return Reply.of_json(401, {"error": "challenge"}, extra=extra)
+
+    async def _busy(self, seconds: int, *, native: bool, shown: str | None) -> Reply:
+        """429 with Retry-After for those who understand it; stock clients give up at any status from 400 on."""
+        if not native:
+            return Reply(503)
+        extra = {"Retry-After": str(seconds)}
+        if shown is not None:
+            extra[proof.CHALLENGE_HEADER] = await self._challenges.current()
+        return Reply.of_json(429, {"error": "busy"}, extra=extra)
 
     def _promise(self, row: Row) -> Reply:
         """A receipt while the request is open; afterwards what became of it, but never the answer a second time."""
@@ -175,7 +234,7 @@ class Machines:
 
     async def _poll(self, scope: asgi.Scope, asked: Route, query: str) -> Reply:
         if wait := self._polls.take(asgi.source_of(asgi.peer(scope)), now=self._monotonic()):
-            return _busy(wait, native=True)
+            return await self._busy(wait, native=True, shown=None)
         row = await self._docket.find_token(asked.workload, asked.rest)
         if row is None:
             raise StatusError(404)
@@ -242,9 +301,3 @@ def _ended(row: Row) -> Reply:
 
 def _refused(error: str, message: str, *, native: bool) -> Reply:
     return Reply.of_json(403, {"error": error, "message": message}) if native else Reply(403)
-
-
-def _busy(seconds: int, *, native: bool) -> Reply:
-    """429 with Retry-After for those who understand it; stock clients give up at any status from 400 on."""
-    retry = {"Retry-After": str(seconds)}
-    return Reply.of_json(429, {"error": "busy"}, extra=retry) if native else Reply(503)

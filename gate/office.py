@@ -20,7 +20,7 @@ from unlatch.gate.docket import Docket
 from unlatch.gate.entry import enrol_entry
 from unlatch.gate.keyholder_client import KeyholderClient
 from unlatch.gate.roster import Roster
-from unlatch.gate.tables import audit_entries, credentials, operators, workloads
+from unlatch.gate.tables import audit_entries, credentials, hosts, operators, workloads
 
 Learn = Callable[[Roster], Awaitable[None]]
 
@@ -84,7 +84,7 @@ class Office:
 
 async def _mirror(book: Book, roster: Roster) -> None:
     """Copy the roster into the tables that pages and reports read."""
-    for table in (credentials, operators, workloads):
+    for table in (credentials, operators, workloads, hosts):
         await book.execute(sa.delete(table))
     for operator in roster.operators.values():
         row = {"name": operator.name, "is_admin": operator.is_admin, "is_suspended": operator.is_suspended}
@@ -103,3 +103,5 @@ async def _mirror(book: Book, roster: Roster) -> None:
             "policy": json.dumps(asdict(workload)),
         }  # fmt: skip
         await book.execute(sa.insert(workloads).values(facts))
+    for host in roster.hosts.values():
+        await book.execute(sa.insert(hosts).values(asdict(host)))

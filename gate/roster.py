@@ -1,8 +1,9 @@
-"""The roster: operators and workloads in force, folded from the chain of enrolments and from nothing else.
+"""The roster: operators, workloads and hosts in force, folded from the chain of enrolments and from nothing else.
 
 Rule 1: an enrolment counts only if its number and `prev` continue the chain and an administrator in force signed it.
 Rule 2: a key belongs to one human, a workload's exchange key to one workload.
 Rule 3: one administrator always remains.
+Rule 4: a host has one key; a key that was replaced or suspended never counts again, for no host.
 """
 
 from __future__ import annotations
@@ -11,9 +12,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from unlatch.bootstrap.identity.proof import HostKey, Identity, Protection
 from unlatch.gate import enrolment as enrolments
 from unlatch.gate.checkpoint import LogKeys, VerifierKey
-from unlatch.gate.enrolment import AddOperator, Clients, EnrolmentError, Genesis, SetWorkload, Suspend
+from unlatch.gate.enrolment import (
+    AddHost,
+    AddOperator,
+    Change,
+    Clients,
+    EnrolmentError,
+    Genesis,
+    SetWorkload,
+    Suspend,
+    SuspendHost,
+)
 from unlatch.gate.sshsig import PublicKey, Signature, verify_sshsig
 
 
@@ -46,6 +58,16 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """A machine that asks. `key` is its key's thumbprint, `protection` where an administrator says that it lies."""
+
+    name: str
+    key: str
+    protection: Protection
+    is_suspended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Roster:
     """Everything that the chain says, up to one enrolment."""
 
@@ -56,6 +78,9 @@ class Roster:
     operators: Mapping[str, Operator] = field(default_factory=dict)
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     kids: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+    host_keys: Mapping[str, str] = field(default_factory=dict)
+    """Every key that was ever enrolled, by thumbprint, with its host."""
 
     @classmethod
     def begin(cls, data: bytes) -> Roster:
@@ -117,13 +142,7 @@ class Roster:
             raise EnrolmentError(f"{signer.name} is no administrator")
         digest = enrolments.enrolment_digest(data)
         following = replace(self, seq=link.seq, head=digest)
-        if isinstance(change, AddOperator):
-            return following._add_operator(change)  # noqa: SLF001 - our own class
-        if isinstance(change, Suspend):
-            return following._suspend(change)  # noqa: SLF001 - our own class
-        if isinstance(change, SetWorkload):
-            return following._set_workload(change, digest)  # noqa: SLF001 - our own class
-        raise EnrolmentError("a second genesis")
+        return following._take(change, digest)  # noqa: SLF001 - our own class
 
     def operator_of(self, signature: Signature) -> Operator:
         """The operator in force whose key made a signature.
@@ -141,6 +160,53 @@ class Roster:
     def find_key(self, key: PublicKey) -> Operator | None:
         """Whose key this is, in force or not."""
         return next((operator for operator in self.operators.values() if key in operator.keys), None)
+
+    def identity_of(self, key: HostKey) -> Identity:
+        """What is known of a host's key.
+
+        Raises:
+            EnrolmentError: it was suspended or replaced.
+        """
+        thumbprint = key.thumbprint
+        name = self.host_keys.get(thumbprint)
+        if name is None:
+            return Identity(thumbprint)
+        host = self.hosts[name]
+        if host.is_suspended or host.key != thumbprint:
+            raise EnrolmentError(f"the key of host {name} counts no more")
+        return Identity(thumbprint, name, host.protection)
+
+    def _take(self, change: Change, digest: str) -> Roster:
+        match change:
+            case AddOperator():
+                return self._add_operator(change)
+            case Suspend():
+                return self._suspend(change)
+            case SetWorkload():
+                return self._set_workload(change, digest)
+            case AddHost():
+                return self._add_host(change)
+            case SuspendHost():
+                return self._suspend_host(change)
+            case Genesis():
+                raise EnrolmentError("a second genesis")
+
+    def _add_host(self, change: AddHost) -> Roster:
+        thumbprint = HostKey.parse(change.key).thumbprint
+        if thumbprint in self.host_keys:
+            raise EnrolmentError(f"this key was enrolled before, for host {self.host_keys[thumbprint]}")
+        host = Host(name=change.name, key=thumbprint, protection=change.protection)
+        keys = MappingProxyType({**self.host_keys, thumbprint: change.name})
+        return replace(self._with_host(host), host_keys=keys)
+
+    def _suspend_host(self, change: SuspendHost) -> Roster:
+        host = self.hosts.get(change.name)
+        if host is None:
+            raise EnrolmentError(f"no host is called {change.name}")
+        return self._with_host(replace(host, is_suspended=True))
+
+    def _with_host(self, host: Host) -> Roster:
+        return replace(self, hosts=MappingProxyType({**self.hosts, host.name: host}))
 
     def _add_operator(self, change: AddOperator) -> Roster:
         key = PublicKey.parse(change.key)

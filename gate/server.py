@@ -125,7 +125,9 @@ class _Decider:
             await migrate(engine)
             await ledger.load()
             docket = Docket(ledger, keyholder, now=time.time, monotonic=time.monotonic, tell=log)
-            app = Machines(docket, keyholder, people=self._people_origin, monotonic=time.monotonic)
+            app = Machines(
+                docket, keyholder, people=self._people_origin, now=time.time, monotonic=time.monotonic
+            )
             office = Office(ledger, keyholder, docket, learn=app.learn)
             await office.start()
             await docket.checkpoint()  # refuses a database older than the last signed checkpoint

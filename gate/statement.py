@@ -15,6 +15,7 @@ from unlatch.bootstrap.approval import strict_json
 from unlatch.bootstrap.approval.claims import Claims
 from unlatch.bootstrap.approval.code import code_digest
 from unlatch.bootstrap.approval.receipt import Receipt
+from unlatch.bootstrap.identity.proof import Identity
 from unlatch.errors import RefusedError
 
 NAMESPACE = "unlatch-approve-v1"
@@ -51,6 +52,7 @@ class Statement:
     config_digest: str | None
     bundle_digest: str | None
     code_digest: str | None
+    identity: str | None = None
 
     @classmethod
     def about(
@@ -76,11 +78,15 @@ class Statement:
             config_digest=claims.config_digest if claims else None,
             bundle_digest=claims.bundle_digest if claims else None,
             code_digest=code_digest(code, request=receipt.id) if code else None,
+            identity=receipt.identity,
         )
 
     def encode(self) -> bytes:
-        """The bytes to sign."""
-        return rfc8785.dumps({"unlatch": 1, **asdict(self)})
+        """The bytes to sign. Where the asker proved no identity, the member is missing."""
+        members = {"unlatch": 1, **asdict(self)}
+        if self.identity is None:
+            del members["identity"]
+        return rfc8785.dumps(members)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -139,3 +145,7 @@ def _check_members(members: dict[str, Any]) -> None:
         raise ValueError("a time is missing")
     if not all(name in members and isinstance(members[name], str | None) for name in _OPTIONAL):
         raise ValueError("a digest is missing")
+    if "identity" in members:
+        if not isinstance(members["identity"], str):
+            raise ValueError("an identity that is none")
+        Identity.parse(members["identity"])

@@ -52,6 +52,7 @@ requests = Table(
     Column("wrong_codes", Integer, nullable=False, default=0),
     Column("needed", Integer, nullable=False),
     Column("entry_index", Integer, nullable=False),
+    Column("identity", String(128)),
     Index("ix_requests_state", "state", "expires"),
     Index("ix_requests_workload_state", "workload", "state"),
 )
@@ -98,6 +99,15 @@ workloads = Table(
     Column("kid", String(43), nullable=False, unique=True),
     Column("revision", String(43), nullable=False),
     Column("policy", Text, nullable=False),
+)
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("key", String(43), nullable=False, unique=True),
+    Column("protection", String(16), nullable=False),
+    Column("is_suspended", Boolean, nullable=False),
 )
 
 sessions = Table(

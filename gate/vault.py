@@ -25,6 +25,7 @@ from unlatch.errors import ConfigError
 from unlatch.gate import checkpoint as checkpoints
 from unlatch.gate import durable
 from unlatch.gate.checkpoint import LogKeys, VerifierKey
+from unlatch.gate.identity import challenge_message, write_challenge
 from unlatch.memguard import _native
 from unlatch.memguard._native import Secret
 
@@ -92,6 +93,11 @@ class Vault:
             checkpoints.signature_line(self.log_keys.clock, clock),
         ]
         return checkpoints.write_note(body, lines)
+
+    def sign_challenge(self, *, time: int) -> str:
+        """A challenge for hosts, by the clock."""
+        message = challenge_message(gate=self.thumbprint, time=time)
+        return write_challenge(time=time, signature=self._sign_ed25519("clock", message))
 
     def new_exchange_key(self) -> WrappedKey:
         """A random exchange key for one workload, wrapped but not stored."""

@@ -25,6 +25,9 @@ from unlatch.bootstrap.approval.receipt import (
     verify_receipt,
 )
 from unlatch.bootstrap.approval.words import printable
+from unlatch.bootstrap.identity import proof
+from unlatch.bootstrap.identity.introduction import Introduction
+from unlatch.bootstrap.identity.keys import HostSigner
 from unlatch.errors import (
     BusyError,
     DeniedError,
@@ -73,6 +76,7 @@ class GateTransport:
     Args:
         claims: what the asker says of itself; the workload is replaced by the one that each gate's address names. None
             asks as a stock client does, without a receipt.
+        host: this host's key; None asks without a name. Stock askers have none.
         gates: thumbprints of `unlock.gates`; None believes the sealed file alone.
         wait: seconds until UndecidedError.
         until_expiry: wait longer, for as long as the gate keeps the request.
@@ -93,6 +97,7 @@ class GateTransport:
     on_event: Callable[[Event], None] = lambda _: None
     no_wait: bool = False
     until_expiry: bool = False
+    host: HostSigner | None = None
     http: Http = field(default_factory=RequestsHttp)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -125,7 +130,13 @@ class GateTransport:
         if self.claims is not None and workload is not None:
             claims = self.claims.for_workload(workload).encode()
         address = f"{base}/s/{workload}" if workload is not None else base
-        asking = _Asking(self, base, workload or "", address, kid, request, thumbprint, keys, claims)
+        introduction = None
+        if self.host is not None and claims is not None and workload is not None:
+            facts = proof.Asking(workload, kid, thumbprint, claims)
+            introduction = Introduction(self.host, facts, lambda text: self.tell(Change(text)))
+        asking = _Asking(
+            self, base, workload or "", address, kid, request, thumbprint, keys, claims, introduction
+        )
         return asking.run()
 
     def tell(self, event: Event) -> None:
@@ -147,6 +158,7 @@ class _Asking:
     thumbprint: str
     keys: Sequence[Mapping[str, Any]]
     claims: bytes | None
+    introduction: Introduction | None = None
     deadline: float = 0.0
     failures: int = 0
 
@@ -177,13 +189,10 @@ class _Asking:
 
     def _post(self) -> HttpReply:
         """Post the point until the gate answers: 200, or 202 with a receipt."""
-        headers = {"Content-Type": ANSWER}
-        if self.claims is not None:
-            headers |= {"Accept": MEDIA_TYPE, HEADER: header_value(self.claims)}
         while True:
             try:
                 reply = self.transport.http.send(
-                    "POST", f"{self.address}/rec/{self.kid}", headers=headers, body=self.point,
+                    "POST", f"{self.address}/rec/{self.kid}", headers=self._headers(), body=self.point,
                     seconds=self._seconds(POST_SECONDS if self.claims is not None else self.transport.wait),
                 )  # fmt: skip
             except UnreachableError:
@@ -194,16 +203,28 @@ class _Asking:
                 continue
             if reply.status == 200 or (reply.status == 202 and self.claims is not None):
                 return reply
+            challenged = self.introduction is not None and self.introduction.take_challenge(
+                reply, address=self.shown
+            )
             if reply.status == 429:
                 self._pause(reply.retry_after, what=f"{self.shown} is busy", busy=True)
-                continue
-            raise self._refusal(reply)
+            elif reply.status != 401 or not challenged:
+                raise self._refusal(reply)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": ANSWER}
+        if self.claims is not None:
+            headers |= {"Accept": MEDIA_TYPE, HEADER: header_value(self.claims)}
+        if self.introduction is not None and self.introduction.header is not None:
+            headers[proof.HEADER] = self.introduction.header
+        return headers
 
     def _verify(self, reply: HttpReply) -> Receipt:
         receipt = verify_receipt(reply.body.strip(), keys=self.keys)
         check_receipt(
             receipt, base=self.shown, workload=self.workload, kid=self.kid, point=self.thumbprint,
-            claims=base64url.digest(self.claims) if self.claims is not None else None, now=self.transport.now(),
+            claims=base64url.digest(self.claims) if self.claims is not None else None,
+            identity=self.introduction.key if self.introduction is not None else None, now=self.transport.now(),
         )  # fmt: skip
         return receipt
 

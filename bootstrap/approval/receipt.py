@@ -3,6 +3,7 @@
 Rule 1: only a signing key that the sealed file pins (and, where configured, `unlock.gates` names) makes a receipt.
 Rule 2: it names the point, the claims and the workload that were asked for; anything else is another request's receipt.
 Rule 3: the addresses in it lie under the gate that was asked.
+Rule 4: it names no host key but the one that asked.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import rfc8785
 
 from unlatch.bootstrap.approval import base64url, strict_json
+from unlatch.bootstrap.identity.proof import Identity
 from unlatch.bootstrap.jose import thumbprint
 from unlatch.errors import UntrustedGateError
 
@@ -38,13 +40,16 @@ _TEXTS = (
     "gate",
 )
 _TIMES = ("issued", "expires")
-_OPTIONAL = ("claims", "code")
+_OPTIONAL = ("claims", "code", "identity")
 _CODE = re.compile(r"[B-DF-HJ-NP-TV-XZ]{4}-[B-DF-HJ-NP-TV-XZ]{4}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the gate's keyholder signed. Times are Unix seconds; digests and thumbprints are base64url SHA-256."""
+    """What the gate's keyholder signed. Times are Unix seconds; digests and thumbprints are base64url SHA-256.
+
+    `identity` is what the asker proved to be (`identity.proof.Identity` as text); None where it proved nothing.
+    """
 
     id: str
     workload: str
@@ -61,6 +66,7 @@ class Receipt:
     expires: int
     claims: str | None = None
     code: str | None = None
+    identity: str | None = None
 
     def __repr__(self) -> str:
         return f"<Receipt {self.id} of {self.workload!r}>"
@@ -83,6 +89,8 @@ class Receipt:
             raise ValueError("a member of the receipt has another type")
         if members.get("code") is not None and not _CODE.match(members["code"]):
             raise ValueError("the receipt's code is not two groups of four letters")
+        if members.get("identity") is not None:
+            Identity.parse(members["identity"])
         return cls(**members)
 
     def payload(self) -> bytes:
@@ -144,13 +152,22 @@ def _header(token: bytes) -> dict[str, Any]:
 
 
 def check_receipt(
-    receipt: Receipt, *, base: str, workload: str, kid: str, point: str, claims: str | None, now: float
+    receipt: Receipt,
+    *,
+    base: str,
+    workload: str,
+    kid: str,
+    point: str,
+    claims: str | None,
+    now: float,
+    identity: str | None = None,
 ) -> None:
     """Refuse a receipt for another request, an old one, or one that leads elsewhere.
 
     Args:
         base: the gate's address as the sealed file pins it, without ``/s/NAME``.
         claims: digest of the claims that were sent.
+        identity: thumbprint of the host key that asked. An older gate names none.
 
     Raises:
         UntrustedGateError: says which member differs.
@@ -161,6 +178,8 @@ def check_receipt(
             raise UntrustedGateError(
                 f"the gate's receipt is for another request ({name} differs)", hint="do not retry"
             )
+    if receipt.identity is not None and Identity.parse(receipt.identity).key != identity:
+        raise UntrustedGateError("the gate's receipt names another host's key", hint="do not retry")
     if receipt.expires <= now:
         raise UntrustedGateError(
             "the gate's receipt is out of date", hint="compare this host's clock with the gate's"

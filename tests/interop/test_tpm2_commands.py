@@ -188,19 +188,3 @@ def test_stand_in_for_clevis_encrypts_what_clevis_decrypts(tpm: Swtpm) -> None:
         [*command, "decrypt"], input=theirs, capture_output=True, env=tpm.environment, timeout=60
     )
     assert done.stdout == b"theirs"
-
-
-def test_host_s_key_lies_in_the_tpm(tpm: Swtpm, capfd: pytest.CaptureFixture[str]) -> None:
-    from unlatch.bootstrap import identity
-
-    assert unlatch("host", "enroll", "--out", "host.key") == 0
-    fingerprint = capfd.readouterr().out.strip()
-    host = identity.load(Path("host.key"))
-
-    proof = host.prove(b"receipt")
-
-    assert host.kind == "tpm"
-    assert identity.fingerprint(host.spki) == fingerprint
-    identity.verify(proof, b"receipt", enrolled=host.spki)
-    assert b"BEGIN TSS2 PRIVATE KEY" in Path("host.key").read_bytes()
-    assert tpm.leaks() == []

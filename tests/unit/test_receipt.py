@@ -85,7 +85,8 @@ def test_bytes_that_are_no_receipt_are_refused(token: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [field.name for field in dataclasses.fields(Receipt) if field.name not in ("claims", "code")]
+    "name",
+    [field.name for field in dataclasses.fields(Receipt) if field.name not in ("claims", "code", "identity")],
 )
 def test_payload_with_a_member_missing_or_of_another_type_is_refused(name: str) -> None:
     members = json.loads(RECEIPT.payload())
@@ -157,3 +158,26 @@ def test_configuration_narrows_the_pinned_keys_and_never_widens_them() -> None:
 
 def test_repr_holds_no_code() -> None:
     assert str(RECEIPT.code) not in repr(RECEIPT)
+
+
+HOST = base64url.digest(b"a host's key")
+
+
+@pytest.mark.parametrize("identity", [f"tpm web1 {HOST}", f"file web1 {HOST}", f"new {HOST}"])
+def test_receipt_may_name_the_host_that_asked_and_no_other(identity: str) -> None:
+    receipt = Receipt.parse(dataclasses.replace(RECEIPT, identity=identity).payload())
+    check_receipt(receipt, **RIGHT, identity=HOST)
+
+    for other in (None, base64url.digest(b"another's")):
+        with pytest.raises(UntrustedGateError, match="another host"):
+            check_receipt(receipt, **RIGHT, identity=other)
+
+
+def test_older_gate_that_names_no_host_is_believed() -> None:
+    check_receipt(RECEIPT, **RIGHT, identity=HOST)
+
+
+@pytest.mark.parametrize("identity", ["", "none", f"tpm {HOST}", HOST, 1, [HOST]])
+def test_receipt_with_an_identity_that_is_none_is_refused(identity: Any) -> None:
+    with pytest.raises(ValueError, match=r"identity|type"):
+        Receipt.parse(json.dumps(json.loads(RECEIPT.payload()) | {"identity": identity}).encode())
