@@ -169,6 +169,33 @@ class WorkerClient:
         who = caller if isinstance(caller, bytes) else caller.encode()
         return self.ask(0x10, route, b"".join(map(text_field, (method, upstream, path))) + who)
 
+    def authorize(
+        self,
+        route: int = 1,
+        method: str = "POST",
+        upstream: str = "https://api.psp.example:443",
+        path: str = "/v1/charges",
+        query: str = "",
+        body: bytes | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        caller: Caller = Caller(),
+    ) -> dict[str, str]:
+        """The headers that guard computes; `body` is the body's digest."""
+        payload = b"".join(map(text_field, (method, upstream, path, query)))
+        payload += b"\0" if body is None else b"\1" + body
+        payload += struct.pack(">H", len(headers)) + b"".join(
+            text_field(one) for pair in headers for one in pair
+        )
+        reply = self.ask(0x11, route, payload + caller.encode())
+        (count,) = struct.unpack_from(">H", reply)
+        texts, at = [], 2
+        while at < len(reply):
+            (length,) = struct.unpack_from(">H", reply, at)
+            texts.append(reply[at + 2 : at + 2 + length].decode())
+            at += 2 + length
+        assert len(texts) == 2 * count
+        return dict(zip(texts[::2], texts[1::2], strict=True))
+
     def ask(self, operation: int, key: int = 0, payload: bytes = b"") -> bytes:
         request_id, self._next_id = self._next_id, self._next_id + 1
         self.socket.send(HEADER.pack(1, operation, key, request_id, len(payload)) + payload)

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use unlatch_protocol::control::{
-    CertificateClaim, Configuration, Configured, Fault, FaultKind, KeyFact, TicketClaim,
+    Ask, CertificateClaim, Configuration, Configured, Fault, FaultKind, KeyFact, RouteFact,
+    TicketClaim,
 };
 use unlatch_protocol::datagram::{HEADER_BYTES, MAX_WORKER_BYTES};
 use unlatch_protocol::digest::decode_base64url;
@@ -80,7 +81,15 @@ pub(crate) fn check(
             .then(|| format!("{}: {message}", rule.r#where))
     }));
     warnings.sort();
-    Ok((in_force, Configured { keys, warnings }))
+    let routes = route_facts(&in_force, secrets);
+    Ok((
+        in_force,
+        Configured {
+            keys,
+            routes,
+            warnings,
+        },
+    ))
 }
 
 fn fact(id: u16, name: &str, held: &HeldKey) -> KeyFact {
@@ -125,10 +134,16 @@ fn check_route(rule: &InjectRule, unbound: bool, secrets: &Secrets) -> Result<u1
             "inject routes are numbered from 1",
         ));
     }
-    let found = secrets
-        .by_name(name)
-        .and_then(|(id, secret)| Some((id, secret.as_token()?)));
-    let Some((id, token)) = found else {
+    let Some((id, secret)) = secrets.by_name(name) else {
+        return Err(unknown(name, TOKEN, secrets));
+    };
+    if let Some(jwt) = secret.as_key().and_then(HeldKey::jwt) {
+        let covered = jwt.r#for.covers(rule);
+        return covered
+            .map(|()| id)
+            .map_err(|wider| outside("key", name, &wider));
+    }
+    let Some(token) = secret.as_token() else {
         return Err(unknown(name, TOKEN, secrets));
     };
     if token.value.len() > MAX_TOKEN_BYTES {
@@ -149,6 +164,31 @@ fn check_route(rule: &InjectRule, unbound: bool, secrets: &Secrets) -> Result<u1
         }
     }
     Ok(id)
+}
+
+/// What egress has to ask for on each route.
+fn route_facts(in_force: &InForce, secrets: &Secrets) -> Vec<RouteFact> {
+    let is_computed = |id: u16| {
+        let secret = secrets.by_id(id);
+        let token = secret.and_then(crate::secrets::Secret::as_token);
+        let rules = token.and_then(|token| token.rules.as_ref());
+        secret.is_some_and(crate::secrets::Secret::is_key)
+            || rules.is_some_and(|rules| rules.sign.is_some())
+    };
+    let mut facts: Vec<_> = in_force
+        .routes
+        .iter()
+        .map(|(id, (secret, _))| RouteFact {
+            id: *id,
+            ask: if is_computed(*secret) {
+                Ask::Authorize
+            } else {
+                Ask::Token
+            },
+        })
+        .collect();
+    facts.sort_by_key(|fact| fact.id);
+    facts
 }
 
 fn check_tickets(claim: &TicketClaim, secrets: &Secrets) -> Result<u16, Fault> {

@@ -10,6 +10,7 @@ mod bn;
 pub(crate) mod ec;
 pub(crate) mod ecdsa;
 pub(crate) mod ed25519;
+pub(crate) mod mac;
 pub(crate) mod nonce;
 pub(crate) mod rsa;
 pub(crate) mod scalar;

@@ -5,6 +5,7 @@
 //! * `control`, `peer`, `worker`, `load`, `wire` – who may ask, and over what. The protocol is docs/protocol.md section 1.
 //! * `confine`, `system` – what the process gives up. [`harness`] – the same without sockets, for fuzzing.
 
+mod authorize;
 mod clock;
 mod configure;
 mod confine;

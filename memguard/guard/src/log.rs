@@ -19,12 +19,18 @@ pub(crate) fn event(name: &str, fields: Value) {
 
 /// RFC 3339 in UTC with milliseconds.
 fn timestamp(since_epoch: Duration) -> String {
-    let (seconds, milliseconds) = (since_epoch.as_secs(), since_epoch.subsec_millis());
-    let (year, month, day) = date(seconds / 86400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let (year, month, day, hour, minute, second) = civil(since_epoch.as_secs());
+    let milliseconds = since_epoch.subsec_millis();
     format!(
         "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}+00:00"
     )
+}
+
+/// Year, month, day, hour, minute and second in UTC of a second since 1970.
+pub(crate) fn civil(seconds: u64) -> (u64, u64, u64, u64, u64, u64) {
+    let (year, month, day) = date(seconds / 86400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    (year, month, day, hour, minute, second)
 }
 
 /// Gregorian date of a day since 1970-01-01: eras of 400 years that begin on 1 March.

@@ -2,7 +2,7 @@
 
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::datagram::MAX_WORKER_BYTES;
-use unlatch_protocol::message::operation;
+use unlatch_protocol::message::{operation, push_pairs};
 use unlatch_protocol::{Datagram, Refusal, Request};
 
 use crate::clock;
@@ -135,6 +135,12 @@ impl<'a> Peer<'a> {
             }
             (Request::Token(request), Rights::Egress) => {
                 self.vault.token(request).map(Answer::Secret)
+            }
+            (Request::Authorize(request), Rights::Egress) => {
+                let headers = self.vault.authorize(request)?;
+                let mut payload = Vec::new();
+                push_pairs(&mut payload, &headers).map_err(|_| Refusal::Internal)?;
+                Ok(Answer::Public(payload))
             }
             _ => Err(Refusal::NotForThisSocket),
         }

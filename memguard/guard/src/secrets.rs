@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::control::{Description, Fault, FaultKind, Loaded};
 use unlatch_protocol::digest::encode_base64url;
-use unlatch_protocol::rules::{KeyUse, TicketUse, TokenUse};
+use unlatch_protocol::rules::{JwtUse, KeyRole, KeyUse, TicketUse, TokenUse};
 use unlatch_sealed::Error;
 use unlatch_sealed::bundle::{self, Bundle};
 
@@ -49,6 +49,17 @@ pub(crate) struct HeldKey {
     /// `None`: sealed without rules.
     pub(crate) rules: Option<KeyUse>,
     pub(crate) signatures: Counter,
+}
+
+impl HeldKey {
+    /// What it may say in a JWT.
+    pub(crate) fn jwt(&self) -> Option<&JwtUse> {
+        let rules = self.rules.as_ref()?;
+        rules
+            .jwt
+            .as_deref()
+            .filter(|_| rules.has_role(KeyRole::Jwt))
+    }
 }
 
 /// A token with its rules.

@@ -7,20 +7,22 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::control::{Configuration, Configured, Fault, FaultKind, Loaded};
-use unlatch_protocol::rules::{KeyRole, KeyUse};
-use unlatch_protocol::{Refusal, SealedTicket, TokenRequest};
+use unlatch_protocol::rules::{InjectRule, KeyRole, KeyUse};
+use unlatch_protocol::{AuthorizeRequest, Refusal, SealedTicket, TokenRequest};
 use unlatch_sealed::csr;
 
+use crate::authorize::{self, Headers};
 use crate::clock;
 use crate::configure::{self, InForce};
 use crate::context;
 use crate::scheme;
-use crate::secrets::{Counter, Secrets};
+use crate::secrets::{Counter, Secret, Secrets};
 use crate::store::Store;
 use crate::tickets::Chain;
+
+mod report;
 
 /// See the module.
 pub(crate) struct Vault {
@@ -158,17 +160,12 @@ impl Vault {
     /// The token of a route, for one request.
     pub(crate) fn token(&self, request: &TokenRequest<'_>) -> Result<LockedBytes, Refusal> {
         let state = self.read();
-        let secrets = state.secrets.as_ref().ok_or(Refusal::Locked)?;
-        let mut found = state
-            .configurations()
-            .filter_map(|one| Some((one, one.routes.get(&request.route)?)));
-        let (configuration, (id, rule)) = found.next().ok_or(Refusal::Unknown)?;
-        let token = secrets
-            .by_id(*id)
-            .and_then(|secret| secret.as_token())
-            .ok_or(Refusal::Unknown)?;
+        let (configuration, secret, rule) = state.route(request.route)?;
+        let token = secret.as_token().ok_or(Refusal::Outside)?;
         rule.admits(request)?;
         match &token.rules {
+            // What is sealed as a key is never given.
+            Some(rules) if rules.sign.is_some() => return Err(Refusal::Outside),
             Some(rules) => rules.admits(request)?,
             None if configuration.unbound => {}
             None => return Err(Refusal::Outside),
@@ -180,6 +177,32 @@ impl Vault {
         let value = value.map_err(|_| Refusal::Internal)?;
         token.given.add();
         Ok(value)
+    }
+
+    /// The headers that authorise a request, from a secret that stays here.
+    pub(crate) fn authorize(&self, asked: &AuthorizeRequest<'_>) -> Result<Headers, Refusal> {
+        let state = self.read();
+        let (_, secret, rule) = state.route(asked.request.route)?;
+        rule.admits(&asked.request)?;
+        let (header, wall) = (&rule.place.header, clock::now().wall);
+        if let Some(held) = secret.as_key() {
+            let rules = held.jwt().ok_or(Refusal::Outside)?;
+            rules.r#for.admits(&asked.request)?;
+            let headers = authorize::with_key(rules, &held.key, header, wall)?;
+            held.signatures.add();
+            self.signatures.add();
+            return Ok(headers);
+        }
+        let token = secret.as_token().ok_or(Refusal::Outside)?;
+        let rules = token.rules.as_ref().ok_or(Refusal::Outside)?;
+        let signing = rules.sign.as_ref().ok_or(Refusal::Outside)?;
+        rules.admits(&asked.request)?;
+        let headers = token
+            .value
+            .with_joined(|value| authorize::with_token(signing, value, header, asked, wall));
+        let headers = headers.map_err(|_| Refusal::Internal)??;
+        token.given.add();
+        Ok(headers)
     }
 
     /// A node's ticket keys, as the reply's payload.
@@ -272,73 +295,11 @@ impl Vault {
         self.store.reshare()
     }
 
-    /// Signatures by key and tokens by name, and all signatures since guard's start: what the hourly line says.
-    pub(crate) fn uses(&self) -> Value {
-        let state = self.read();
-        let held = || state.secrets.iter().flat_map(Secrets::iter);
-        let keys: Value = held()
-            .filter_map(|(_, secret)| {
-                let count = secret.as_key()?.signatures.value();
-                Some((secret.name.clone(), json!(count)))
-            })
-            .collect();
-        let tokens: Value = held()
-            .filter_map(|(_, secret)| {
-                Some((secret.name.clone(), json!(secret.as_token()?.given.value())))
-            })
-            .collect();
-        json!({"signatures": self.signatures.value(), "by_key": keys, "tokens": tokens})
-    }
-
     /// Count a refusal.
     pub(crate) fn count(&self, refusal: Refusal) {
         if let Some(counter) = self.refused.get(usize::from(refusal.code()) - 1) {
             counter.add();
         }
-    }
-
-    /// Refusals by name, those that never happened left out.
-    pub(crate) fn refusals(&self) -> Value {
-        let counted = Refusal::ALL
-            .iter()
-            .zip(&self.refused)
-            .filter(|(_, counter)| counter.value() > 0);
-        counted
-            .map(|(refusal, counter)| (refusal.name().to_owned(), json!(counter.value())))
-            .collect()
-    }
-
-    /// Counters of every secret.
-    pub(crate) fn status(&self) -> Value {
-        let state = self.read();
-        let secrets = state.secrets.as_ref();
-        let keys = secrets
-            .into_iter()
-            .flat_map(Secrets::iter)
-            .filter_map(|(id, secret)| {
-                let held = secret.as_key()?;
-                let in_use = state
-                    .current
-                    .as_ref()
-                    .is_some_and(|configuration| configuration.keys.contains(&id));
-                let algorithm = held.key.algorithm().name();
-                Some(
-                    json!({"id": id, "name": secret.name, "algorithm": algorithm, "in_use": in_use,
-                        "signatures": held.signatures.value()}),
-                )
-            });
-        let tokens = secrets.into_iter().flat_map(Secrets::iter).filter_map(|(id, secret)| {
-            let held = secret.as_token()?;
-            Some(json!({"id": id, "name": secret.name, "bound": held.rules.is_some(), "given": held.given.value()}))
-        });
-        json!({
-            "locked": secrets.is_none(), "configured": state.current.is_some(),
-            "set": secrets.and_then(Secrets::set_text),
-            "keys": keys.collect::<Vec<_>>(), "tokens": tokens.collect::<Vec<_>>(),
-            "signatures_total": self.signatures.value(),
-            "foreign_tickets": self.foreign_tickets.value(),
-            "refusals": self.refusals(), "uptime_seconds": self.elapsed().as_secs(),
-        })
     }
 
     // A panic while a lock is held ends the process (panic = "abort"), so a poisoned lock is not met in a release.
@@ -363,6 +324,17 @@ impl Vault {
 }
 
 impl State {
+    /// An inject route of the newest configuration that has it, and its secret.
+    fn route(&self, route: u16) -> Result<(&InForce, &Secret, &InjectRule), Refusal> {
+        let secrets = self.secrets.as_ref().ok_or(Refusal::Locked)?;
+        let mut found = self
+            .configurations()
+            .filter_map(|one| Some((one, one.routes.get(&route)?)));
+        let (configuration, (id, rule)) = found.next().ok_or(Refusal::Unknown)?;
+        let secret = secrets.by_id(*id).ok_or(Refusal::Unknown)?;
+        Ok((configuration, secret, rule))
+    }
+
     /// The newest first.
     fn configurations(&self) -> impl Iterator<Item = &InForce> {
         self.current.iter().chain(&self.previous)

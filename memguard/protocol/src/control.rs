@@ -102,8 +102,29 @@ pub struct CertificateClaim {
 pub struct Configured {
     /// The keys that the configuration names.
     pub keys: Vec<KeyFact>,
+    /// What egress asks for on each inject route.
+    pub routes: Vec<RouteFact>,
     /// What an operator should know, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// An inject route as egress needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RouteFact {
+    /// The route's number.
+    pub id: u16,
+    /// The operation.
+    pub ask: Ask,
+}
+
+/// How egress authorises requests of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ask {
+    /// It asks for the token and writes it.
+    Token,
+    /// It asks for headers, which guard computes.
+    Authorize,
 }
 
 /// A key as edge needs to know it.

@@ -23,4 +23,6 @@ pub mod rules;
 pub use caller::{Caller, CallerCertificate};
 pub use datagram::{Datagram, Malformed};
 pub use digest::Digest;
-pub use message::{Refusal, Reply, Request, SealedTicket, TicketKeys, TokenRequest};
+pub use message::{
+    AuthorizeRequest, Refusal, Reply, Request, SealedTicket, TicketKeys, TokenRequest,
+};

@@ -13,6 +13,8 @@ pub mod operation {
     pub const TICKET_OPEN: u8 = 0x03;
     /// Egress: the token of an inject route.
     pub const TOKEN: u8 = 0x10;
+    /// Egress: the headers that authorise a request, computed by guard.
+    pub const AUTHORIZE: u8 = 0x11;
     /// Supervisor: take a stream from unlock.
     pub const LOAD: u8 = 0x40;
     /// Supervisor: check and adopt a configuration.
@@ -128,7 +130,25 @@ pub enum Request<'a> {
     TicketOpen(SealedTicket<'a>),
     /// Egress: the token of a route.
     Token(TokenRequest<'a>),
+    /// Egress: headers for a request.
+    Authorize(AuthorizeRequest<'a>),
 }
+
+/// What guard signs for a request. It sets the time itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizeRequest<'a> {
+    /// Route, method, upstream, path and caller.
+    pub request: TokenRequest<'a>,
+    /// What follows `?`, as it is sent; empty for none.
+    pub query: &'a str,
+    /// SHA-256 of the body; `None`: not known before it is sent.
+    pub body: Option<&'a [u8; 32]>,
+    /// Other headers that are to be covered, names in lower case.
+    pub headers: Vec<(&'a str, &'a str)>,
+}
+
+/// Most headers that one request names.
+pub const MAX_SIGNED_HEADERS: usize = 64;
 
 /// A session ticket as edge received it: AES-256-GCM under a node's key of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +211,9 @@ impl<'a> Request<'a> {
                 path: reader.text()?,
                 caller: Caller::decode(&mut reader)?,
             }),
+            operation::AUTHORIZE => {
+                Self::Authorize(AuthorizeRequest::decode(datagram.key, &mut reader)?)
+            }
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -229,6 +252,10 @@ impl<'a> Request<'a> {
                 token.caller.encode(&mut payload)?;
                 (operation::TOKEN, token.route)
             }
+            Self::Authorize(authorize) => {
+                authorize.encode(&mut payload)?;
+                (operation::AUTHORIZE, authorize.request.route)
+            }
         };
         Ok(Datagram {
             operation,
@@ -238,6 +265,73 @@ impl<'a> Request<'a> {
         }
         .encode())
     }
+}
+
+impl<'a> AuthorizeRequest<'a> {
+    fn decode(route: u16, reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let (method, upstream, path, query) = (
+            reader.text()?,
+            reader.text()?,
+            reader.text()?,
+            reader.text()?,
+        );
+        let body = match reader.u8()? {
+            0 => None,
+            1 => Some(reader.reference()?),
+            _ => return Err(Malformed),
+        };
+        let headers = pairs(reader)?;
+        let request = TokenRequest {
+            route,
+            method,
+            upstream,
+            path,
+            caller: Caller::decode(reader)?,
+        };
+        Ok(Self {
+            request,
+            query,
+            body,
+            headers,
+        })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let request = &self.request;
+        for field in [request.method, request.upstream, request.path, self.query] {
+            push_field(out, field.as_bytes())?;
+        }
+        out.push(u8::from(self.body.is_some()));
+        out.extend_from_slice(self.body.map_or(&[][..], |body| body));
+        push_pairs(out, &self.headers)?;
+        request.caller.encode(out)
+    }
+}
+
+/// u16 count ‖ count × (field: name ‖ field: value).
+fn pairs<'a>(reader: &mut Reader<'a>) -> Result<Vec<(&'a str, &'a str)>, Malformed> {
+    let count = usize::from(reader.u16()?);
+    if count > MAX_SIGNED_HEADERS {
+        return Err(Malformed);
+    }
+    (0..count)
+        .map(|_| Ok((reader.text()?, reader.text()?)))
+        .collect()
+}
+
+/// Append headers as [`Reply::Headers`] and [`AuthorizeRequest`] carry them.
+///
+/// # Errors
+/// More than [`MAX_SIGNED_HEADERS`], or a field over 65535 bytes.
+pub fn push_pairs<T: AsRef<str>>(out: &mut Vec<u8>, pairs: &[(T, T)]) -> Result<(), Malformed> {
+    let count = Some(pairs.len()).filter(|count| *count <= MAX_SIGNED_HEADERS);
+    let count = count.and_then(|count| u16::try_from(count).ok());
+    out.extend_from_slice(&count.ok_or(Malformed)?.to_be_bytes());
+    for (name, value) in pairs {
+        push_field(out, name.as_ref().as_bytes())?;
+        push_field(out, value.as_ref().as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Ticket keys of one node. Field by field what reply 0x82 carries.
@@ -264,6 +358,8 @@ pub enum Reply<'a> {
     Ticket(&'a [u8]),
     /// To token.
     Token(&'a [u8]),
+    /// To authorize: headers to set, in place of any that the client sent under these names. See [`Reply::headers`].
+    Headers(&'a [u8]),
     /// To anything.
     Refused(Refusal),
 }
@@ -278,6 +374,7 @@ impl<'a> Reply<'a> {
         const TICKET_KEYS: u8 = operation::TICKET_KEYS | operation::REPLY;
         const TICKET: u8 = operation::TICKET_OPEN | operation::REPLY;
         const TOKEN: u8 = operation::TOKEN | operation::REPLY;
+        const HEADERS: u8 = operation::AUTHORIZE | operation::REPLY;
         let mut reader = Reader::new(datagram.payload);
         let reply = match datagram.operation {
             SIGNED => Self::Signature(reader.rest()),
@@ -289,11 +386,27 @@ impl<'a> Reply<'a> {
             }),
             TICKET => Self::Ticket(reader.rest()),
             TOKEN => Self::Token(reader.rest()),
+            HEADERS => {
+                let bytes = reader.rest();
+                Self::headers(bytes)?;
+                Self::Headers(bytes)
+            }
             operation::REFUSED => Self::Refused(Refusal::from_code(reader.u8()?).ok_or(Malformed)?),
             _ => return Err(Malformed),
         };
         reader.end()?;
         Ok(reply)
+    }
+
+    /// The headers in the payload of a reply to authorize.
+    ///
+    /// # Errors
+    /// Missing or surplus bytes.
+    pub fn headers(payload: &'a [u8]) -> Result<Vec<(&'a str, &'a str)>, Malformed> {
+        let mut reader = Reader::new(payload);
+        let headers = pairs(&mut reader)?;
+        reader.end()?;
+        Ok(headers)
     }
 }
 

@@ -9,12 +9,16 @@
 mod caller;
 mod key;
 mod pattern;
+mod sign;
 mod ticket;
 mod token;
 
 pub use caller::CallerRule;
 pub use key::{KeyRole, KeyUse};
 pub use pattern::PathPattern;
+pub use sign::{
+    HmacSigning, JwtUse, Line, MAX_JWT_SECONDS, MacEncoding, MacHash, Signing, Sigv4Signing,
+};
 pub use ticket::{TicketMode, TicketUse};
 pub use token::{InjectRule, Methods, Place, Scheme, TokenUse};
 

@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 import sys
+import time
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -14,6 +15,10 @@ CALLERS = ["10.2.0.0/16", {"ca": "A" * 43, "san": "shop"}, {"uid": 1000}]
 PLACE = {"header": "Authorization", "scheme": "bearer"}
 SEALED = {"upstream": ORIGIN, "methods": ["POST"], "paths": ["/v1/*"], "place": PLACE, "callers": CALLERS}
 ROUTE = {"id": 1, "where": "r", "secret": "psp", "ca": None} | SEALED
+ROUTES = ["psp", "mac", "aws", "jwt"]
+HMAC = {"kind": "hmac", "hash": "sha512", "encoding": "hex", "over": ["time", "method", "path", "query"]}
+SIGV4 = {"kind": "sigv4", "access_key": "AKID", "region": "eu-central-1", "service": "s3"}
+JWT = {"issuer": "me", "audience": "you", "for": SEALED}
 KEYS = {
     "p256": ec.generate_private_key(ec.SECP256R1()),
     "p384": ec.generate_private_key(ec.SECP384R1()),
@@ -32,6 +37,11 @@ def encoded(key: object, encoding: serialization.Encoding, form: serialization.P
 def base64url(data: bytes) -> str:
     """Without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def hour() -> int:
+    """The current epoch of sealed tickets."""
+    return int(time.time()) // 3600
 
 
 def spki(key: object) -> str:
@@ -65,6 +75,15 @@ def bundle() -> bytes:
     }
     secrets["psp"] = {"kind": "token", "value": "tok-1", "use": SEALED}
     secrets["free"] = {"kind": "token", "value": "tok-2"}
+    secrets["mac"] = {"kind": "token", "value": "key-1", "use": SEALED | {"sign": HMAC}}
+    secrets["aws"] = {"kind": "token", "value": "key-2", "use": SEALED | {"sign": SIGV4}}
+    secrets["jwt"] = secrets["p256"] | {"use": {"roles": ["jwt"], "jwt": JWT}}
+    secrets["fleet"] = {
+        "kind": "ticket-secret",
+        "epoch": hour() - 9,
+        "chain": "A" * 43,
+        "use": {"mode": "per-node"},
+    }
     content = {"unlatch": 1, "set": "A" * 43, "recipient": {}, "sealers": [], "secrets": secrets}
     return json.dumps(content).encode()
 
@@ -75,7 +94,10 @@ def configuration() -> bytes:
         {"where": name, "key": name, "spki": spki(key), "names": ["pay.example"]}
         for name, key in KEYS.items()
     ]
-    return json.dumps({"certificates": claims, "inject": [ROUTE], "unbound": True}).encode()
+    routes = [ROUTE | {"id": number, "secret": name} for number, name in enumerate(ROUTES, 1)]
+    tickets = {"where": "t", "secret": "fleet"}
+    content = {"certificates": claims, "inject": routes, "unbound": True, "tickets": tickets}
+    return json.dumps(content).encode()
 
 
 def messages() -> list[bytes]:
@@ -121,6 +143,13 @@ def seeds() -> dict[str, list[bytes]]:
             *sign,
             datagram(0x02, 0, b""),
             *(datagram(0x10, 1, request + caller) for caller in (by_address, by_all)),
+            *(
+                datagram(0x11, number, request + field(b"a=b&c=%2F") + body + headers + by_address)
+                for number, _ in enumerate(ROUTES, 1)
+                for body in (b"\0", b"\1" + b"h" * 32)
+                for headers in (b"\0\0", b"\0\1" + field(b"x-amz-acl") + field(b"private"))
+            ),
+            datagram(0x03, 0, b"n" * 16 + struct.pack(">Q", hour()) + b"i" * 12 + field(b"aad") + b"t" * 40),
         ],
         "control": [
             configuration(),

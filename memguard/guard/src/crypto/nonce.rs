@@ -4,12 +4,8 @@
 //! generator that is stuck or a snapshot that runs twice, Z_i repeats, and the message still makes the nonce another
 //! one; with a message that repeats, Z_i does. The parts are never added: see `ecdsa` and `ed25519`.
 
-use std::mem::MaybeUninit;
-
-use aws_lc_sys as sys;
-
 use super::scalar::{Field, MAX_WIDE_BYTES};
-use super::{CryptoError, checked};
+use super::{CryptoError, mac};
 use crate::store::{Halves, SEED_BYTES};
 
 /// What a nonce depends on besides its seed and fresh randomness.
@@ -59,43 +55,13 @@ fn derive<F: Field>(
             .take(F::WIDE.div_ceil(MAC_BYTES)),
     ) {
         let (key, [high, low]) = (key.to_be_bytes(), purpose.algorithm.to_be_bytes());
-        mac(
-            seed,
-            &[fresh, &key, &[high, low, number], purpose.message],
-            block,
-        )?;
+        let pieces = [fresh, &key, &[high, low, number], purpose.message];
+        block.copy_from_slice(&mac::sha512(seed, &pieces)?);
     }
     Ok(F::wide(&wide[..F::WIDE]))
 }
 
 const MAC_BYTES: usize = 64;
-
-/// HMAC-SHA512 of several pieces into 64 bytes.
-fn mac(key: &[u8], pieces: &[&[u8]], out: &mut [u8]) -> Result<(), CryptoError> {
-    let mut context = MaybeUninit::<sys::HMAC_CTX>::uninit();
-    let context = context.as_mut_ptr();
-    let mut length = 0;
-    // SAFETY: `context` is initialised first and cleaned up last, on every path; key and pieces are read for their
-    // lengths; `out` has the 64 bytes that SHA-512 gives, as `wide` is cut.
-    unsafe {
-        sys::HMAC_CTX_init(context);
-        let mut done = checked(sys::HMAC_Init_ex(
-            context,
-            key.as_ptr().cast(),
-            key.len(),
-            sys::EVP_sha512(),
-            std::ptr::null_mut(),
-        ));
-        for piece in pieces {
-            done =
-                done.and_then(|()| checked(sys::HMAC_Update(context, piece.as_ptr(), piece.len())));
-        }
-        done = done
-            .and_then(|()| checked(sys::HMAC_Final(context, out.as_mut_ptr(), &raw mut length)));
-        sys::HMAC_CTX_cleanup(context);
-        done
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -118,17 +84,6 @@ mod tests {
         Fresh([fresh; 2 * SEED_BYTES + MAX_WIDE_BYTES])
             .nonce(key, Purpose { algorithm, message })
             .unwrap()
-    }
-
-    /// RFC 4231 section 4.3 (test case 2), in two pieces.
-    #[test]
-    fn mac_is_that_of_the_rfc() {
-        let mut out = [0; 64];
-
-        mac(b"Jefe", &[b"what do ya want ", b"for nothing?"], &mut out).unwrap();
-
-        assert_eq!(out[..8], [0x16, 0x4b, 0x7a, 0x7b, 0xfc, 0xf8, 0x19, 0xe2]);
-        assert_eq!(out[56..], [0x63, 0x6e, 0x07, 0x0a, 0x38, 0xbc, 0xe7, 0x37]);
     }
 
     #[test]

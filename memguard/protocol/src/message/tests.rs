@@ -31,6 +31,18 @@ fn every_request_survives_the_wire() {
         Request::TicketKeys,
         Request::TicketOpen(ticket),
         Request::Token(token()),
+        Request::Authorize(AuthorizeRequest {
+            request: token(),
+            query: "a=b",
+            body: Some(&[3; 32]),
+            headers: vec![("content-type", "text/plain"), ("x-amz-acl", "private")],
+        }),
+        Request::Authorize(AuthorizeRequest {
+            request: token(),
+            query: "",
+            body: None,
+            headers: vec![],
+        }),
     ] {
         let bytes = request.encode(77).unwrap();
         let datagram = Datagram::decode(&bytes).unwrap();

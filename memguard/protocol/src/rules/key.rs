@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Wider, list};
+use super::{JwtUse, Wider, list};
 use crate::names;
 
 /// What a private key may be used for.
@@ -15,6 +15,8 @@ pub enum KeyRole {
     Csr,
     /// TLS client handshakes towards upstreams.
     Client,
+    /// JWTs that authorise requests, as `jwt` says.
+    Jwt,
 }
 
 /// The sealed rules of a private key.
@@ -27,6 +29,9 @@ pub struct KeyUse {
     /// What it may sign.
     #[serde(default = "server_only")]
     pub roles: Vec<KeyRole>,
+    /// What it may say in a JWT, with the role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Box<JwtUse>>,
 }
 
 fn server_only() -> Vec<KeyRole> {
@@ -40,6 +45,7 @@ impl KeyUse {
         Self {
             names: None,
             roles: server_only(),
+            jwt: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{CallerRule, PathPattern, Wider, list};
+use super::{CallerRule, PathPattern, Signing, Wider, list};
 use crate::digest::Digest;
 use crate::message::{Refusal, TokenRequest};
 use crate::origin::Origin;
@@ -37,6 +37,9 @@ pub struct TokenUse {
     /// `None`: any header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// The token is a key: what guard computes from it goes into requests, itself never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign: Option<Signing>,
     /// Never empty: who may use it must be said.
     #[serde(deserialize_with = "callers")]
     pub callers: Vec<CallerRule>,

@@ -27,8 +27,8 @@ fuzz_target!(|data: &[u8]| {
                 };
                 assert!(role == Role::Edge && harness::is_handshake(message));
             }
-            Reply::Token(_) => assert!(role == Role::Egress),
-            Reply::TicketKeys(_) => assert!(role == Role::Edge),
+            Reply::Token(_) | Reply::Headers(_) => assert!(role == Role::Egress),
+            Reply::TicketKeys(_) | Reply::Ticket(_) => assert!(role == Role::Edge),
             Reply::Refused(_) => assert_eq!(answer.operation, operation::REFUSED),
         }
     }
