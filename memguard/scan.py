@@ -236,7 +236,7 @@ def _settled(found: list[Run]) -> list[Run]:
     """Of runs that overlap the longest, in order of addresses: a number inside of DER inside of a file is one find."""
     kept: list[tuple[int, int]] = []
     runs: list[Run] = []
-    for run in sorted(found, key=lambda one: (-one.size, one.start)):
+    for run in sorted(found, key=lambda one: (-one.size, not one.is_whole, one.start)):
         place = bisect.bisect(kept, (run.start, run.end))
         after = place < len(kept) and kept[place][0] < run.end
         if not after and not (place and kept[place - 1][1] > run.start):

@@ -86,14 +86,15 @@ def private_key_forms(data: bytes) -> list[Form]:
 def key_forms(key: PrivateKeyTypes) -> list[Form]:
     """The forms of a loaded private key; see `private_key_forms`."""
     numbers = dict(_numbers(key))
-    found: list[Form] = []
+    encodings = [(der, label, _where(der, numbers.values())) for der, label in _encodings(key)]
+    # Of two forms that explain the same bytes the first gives them their name.
+    found = [_pem(der, label, secret) for der, label, secret in encodings]
     for part, number in numbers.items():
         found += _number_forms(part, number)
         found += _texts(part, number, ((0, len(number)),))
-    for der, label in _encodings(key):
-        found.append(Form("key", DER, der, _where(der, numbers.values())))
-        found += _texts("key", der, _where(der, numbers.values()), hexadecimal=False)
-        found.append(_pem(der, label, _where(der, numbers.values())))
+    for der, _, secret in encodings:
+        found += _texts("key", der, secret, hexadecimal=False)
+        found.append(Form("key", DER, der, secret))
     return _distinct(found)
 
 

@@ -155,25 +155,12 @@ def _digest(spki: bytes) -> str:
     return jose.encode(hashlib.sha256(spki).digest())
 
 
-def _losses(pin: Pin) -> int:
-    """How many servers or keys must be lost before the file never opens again."""
-    from unlatch.bootstrap.pins import tree
-
-    match pin:
-        case tree.SssPin():
-            needed = len(pin.children) - pin.threshold + 1
-            return sum(sorted(_losses(child.pin) for child in pin.children)[:needed])
-        case tree.BrokenPin():
-            return 0
-        case _:
-            return 1
-
-
 def _warnings(sealed: SealedFile) -> Iterator[str]:
+    from unlatch.bootstrap.doctor import losses
     from unlatch.bootstrap.pins import tree
 
     leaves = list(tree.leaves(sealed.pin))
-    if _losses(sealed.pin) <= 1:
+    if losses(sealed.pin) <= 1:
         yield "one way in: if that server or its key is lost, the file never opens again (seal with --recovery or a second gate)"
     if any(isinstance(leaf, tree.RecoveryPin) for leaf in leaves):
         yield "whoever holds the recovery key opens this file past every gate and person"

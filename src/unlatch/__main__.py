@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "relock": "Wipe every secret and close the door.",
         "reload": "Take over new certificates, routes and upstreams.",
         "csr": "Get a certificate request for a sealed key.",
+        "doctor": "Look for what is wrong or weak on this host, and for a key in memory.",
         "hsm": "Keys in PKCS#11 tokens: list, check, make, request certificates.",
         "tpm": "Keys and PCR policies of this machine's TPM.",
         "host": "The key by which a gate knows this machine.",

@@ -1,0 +1,1 @@
+"""What `unlatch doctor` knows of a host and of the memory of its processes. Checks are pure; `facts` gathers what they judge."""
