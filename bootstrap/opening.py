@@ -10,8 +10,9 @@ from pathlib import Path
 
 from unlatch.bootstrap import files, jose
 from unlatch.bootstrap.approval.claims import Claims
-from unlatch.bootstrap.approval.client import GateTransport
+from unlatch.bootstrap.approval.client import Change, GateTransport
 from unlatch.bootstrap.approval.console import show
+from unlatch.bootstrap.identity.keys import usable
 from unlatch.bootstrap.open import recover_content_key
 from unlatch.bootstrap.pins.hardware import beside
 from unlatch.bootstrap.sealed import SealedFile
@@ -105,6 +106,7 @@ def _transport(
     return GateTransport(
         claims=claims,
         gates=None,
+        host=usable(lambda text: show(Change(text))),
         wait=DECISION_SECONDS if timeout is None else timeout,
         no_wait=no_wait,
         on_event=show,

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from unlatch.bootstrap.approval.claims import Claims
-from unlatch.bootstrap.approval.client import Event, GateTransport, Waiting
+from unlatch.bootstrap.approval.client import Change, Event, GateTransport, Waiting
 from unlatch.bootstrap.approval.console import show
 from unlatch.bootstrap.hook import HookAnswer, run_hook
+from unlatch.bootstrap.identity.keys import usable
 from unlatch.bootstrap.open import recover_content_key
 from unlatch.bootstrap.pins.hardware import beside
 from unlatch.bootstrap.sealed import MAX_BYTES, SealedFile
@@ -117,6 +118,7 @@ def _recover(
     transport = GateTransport(
         claims=claims,
         gates=frozenset(job["gates"]) or None,
+        host=usable(lambda text: on_event(Change(text))),
         wait=job["wait"],
         until_expiry=job["until_expiry"],
         now=time.time,

@@ -41,6 +41,7 @@ class Standing:
     needed: int
     expires: int
     source: str
+    identity: str = "none"
 
     @classmethod
     def parse(cls, facts: dict[str, Any]) -> Self:
@@ -51,14 +52,15 @@ class Standing:
         """
         approvals, numbers = facts.get("approvals"), [facts.get(name) for name in ("needed", "expires")]
         texts = [facts.get(name) for name in ("id", "workload", "client", "state", "source")]
+        texts.append(facts.get("identity", "none"))
         if not isinstance(approvals, list) or not all(isinstance(one, str) for one in (*texts, *approvals)):
             raise UntrustedGateError("the gate's answer is damaged", hint="do not approve")
         if not all(type(number) is int for number in numbers):
             raise UntrustedGateError("the gate's answer is damaged", hint="do not approve")
-        name, workload, client, state, source = map(printable, texts)
+        name, workload, client, state, source, identity = map(printable, texts)
         return cls(
             id=name, workload=workload, client=client, state=state, approvals=tuple(map(printable, approvals)),
-            needed=facts["needed"], expires=facts["expires"], source=source,
+            needed=facts["needed"], expires=facts["expires"], source=source, identity=identity,
         )  # fmt: skip
 
 

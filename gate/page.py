@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from html import escape
 
 from unlatch.bootstrap.approval.claims import Claims
+from unlatch.bootstrap.identity.proof import described, is_enrolled
 from unlatch.gate.state import State
 
 MAX_CLAIM = 200
@@ -89,6 +90,8 @@ class Card:
     askers: int
     closed_by: str | None
     claims: Claims | None
+    identity: str | None = None
+    """What the asker proved to be, as its receipt says; None where it proved nothing."""
 
 
 def render_card(card: Card) -> str:
@@ -117,17 +120,22 @@ def said(text: str) -> str:
 
 
 def _verified(card: Card) -> str:
-    return _group("verified", "Verified", "proved by a key, or seen by this gate itself", [
+    rows = [
         ("Workload", escape(card.workload)),
         ("Request", f"{escape(card.request)}, asked at {escape(card.asked)}"),
         ("Address", escape(card.source)),
         ("Gate", escape(card.gate)),
-    ])  # fmt: skip
+    ]
+    if is_enrolled(card.identity):
+        rows.insert(1, ("Identity", escape(described(card.identity))))
+    return _group("verified", "Verified", "proved by a key, or seen by this gate itself", rows)
 
 
 def _derived(card: Card) -> str:
     names = f" ({escape(', '.join(card.approvals))})" if card.approvals else ""
     rows = [("Approved", f"{len(card.approvals)} of {card.needed}{names}")]
+    if not is_enrolled(card.identity):
+        rows.insert(0, ("Identity", escape(described(card.identity))))
     if card.state in (State.PENDING, State.APPROVED):
         rows.append(("Time left", f"{card.seconds_left // 60} min {card.seconds_left % 60} s"))
         others = card.askers - 1

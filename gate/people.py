@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from unlatch.bootstrap.approval import base64url, strict_json
 from unlatch.bootstrap.approval.claims import Claims
+from unlatch.bootstrap.identity.proof import in_words
 from unlatch.errors import RefusedError, UnavailableError, UnlatchError
 from unlatch.gate import asgi, page, wire
 from unlatch.gate.database import Ledger
@@ -114,6 +115,7 @@ class People:
             askers=len(askers),
             closed_by=row.closed_by,
             claims=Claims.parse(row.claims) if row.claims is not None else None,
+            identity=row.identity,
         )
 
     async def _challenge(self, _: Request) -> Response:
@@ -213,7 +215,7 @@ class People:
             "id": row.id, "workload": row.workload, "client": row.client, "state": progress.state,
             "approvals": list(progress.approvals), "needed": progress.needed, "created": row.created,
             "expires": row.expires, "source": row.source, "closed_by": row.closed_by,
-            "wrong_codes": row.wrong_codes,
+            "wrong_codes": row.wrong_codes, "identity": in_words(row.identity),
             "claims": base64url.encode(row.claims) if row.claims is not None else None,
         }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unlatch.bootstrap.approval.claims import Claims
+from unlatch.bootstrap.identity.proof import described, is_enrolled
 from unlatch.gate.desk import Standing, VerifiedRequest
 
 MAX_CLAIM = 200
@@ -18,7 +19,8 @@ def summary_line(standing: Standing, *, now: float) -> str:
     """One request in the list."""
     left = max(0, int(standing.expires - now))
     approved = f"{len(standing.approvals)} of {standing.needed} approved"
-    return f"{standing.id}  {standing.workload}  {approved}  {left // 60}:{left % 60:02d} left  from {standing.source}"
+    who = f"{standing.identity}, " if standing.identity != "none" else ""
+    return f"{standing.id}  {standing.workload}  {approved}  {left // 60}:{left % 60:02d} left  from {who}{standing.source}"
 
 
 def card(request: VerifiedRequest, *, now: float) -> str:
@@ -26,12 +28,15 @@ def card(request: VerifiedRequest, *, now: float) -> str:
     receipt, standing = request.receipt, request.standing
     left = max(0, int(receipt.expires - now))
     names = f" ({', '.join(standing.approvals)})" if standing.approvals else ""
+    identity = described(receipt.identity)
     lines = [
         f"request {receipt.id}: {receipt.workload} asks to open its secrets",
         "verified",
         f"  workload       {receipt.workload}",
+        *([f"  identity       {identity}"] if is_enrolled(receipt.identity) else []),
         f"  gate           {receipt.gate} ({receipt.origin})",
         f"  asked          {int(now - receipt.issued)} s ago, {left // 60}:{left % 60:02d} left",
+        *([] if is_enrolled(receipt.identity) else ["derived", f"  identity       {identity}"]),
         "said by the gate",
         f"  from           {request.source}",
         f"  state          {standing.state}, {len(standing.approvals)} of {standing.needed} approved{names}",

@@ -16,7 +16,8 @@ from unlatch.errors import UnlatchError
 from unlatch.memguard.control import GuardControl
 from unlatch.memguard.posture import environment
 
-# What the unlock process keeps of the supervisor's environment: the way out of the network, and where CAs lie.
+# What the unlock process keeps of the supervisor's environment: the way out of the network, where CAs and the
+# host key lie.
 KEPT_ENVIRONMENT = (
     "http_proxy",
     "https_proxy",
@@ -25,6 +26,7 @@ KEPT_ENVIRONMENT = (
     "NO_PROXY",
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",
+    "UNLATCH_HOST_KEY",
 )
 MAX_EVENT_BYTES = 65536
 

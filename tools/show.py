@@ -18,6 +18,7 @@ import click
 def command(request: str | None, name: str | None, key: Path | None, as_json: bool) -> None:
     """Show one request, each fact marked verified, said by the gate, or claimed by the asker."""
     from unlatch.bootstrap.context import find_context
+    from unlatch.bootstrap.identity.proof import Identity, in_words
     from unlatch.gate.desk import Desk
     from unlatch.gate.show import card
     from unlatch.gate.signing import choose_key
@@ -33,6 +34,8 @@ def command(request: str | None, name: str | None, key: Path | None, as_json: bo
             "card": found.receipt.card,
             "issued": found.receipt.issued,
             "expires": found.receipt.expires,
+            "identity": in_words(found.receipt.identity),
+            "host_key": Identity.parse(found.receipt.identity).key if found.receipt.identity else None,
             "said": {
                 "state": found.standing.state,
                 "approvals": found.standing.approvals,

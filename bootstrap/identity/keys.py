@@ -11,7 +11,7 @@ The key is looked for, in this order: `$UNLATCH_HOST_KEY`, `$CREDENTIALS_DIRECTO
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -130,6 +130,18 @@ def find(environ: Mapping[str, str] | None = None) -> Path | None:
     if folder := environ.get("CREDENTIALS_DIRECTORY"):
         places.insert(0, Path(folder) / CREDENTIAL)
     return next((path for path in places if os.access(path, os.R_OK)), None)
+
+
+def usable(tell: Callable[[str], None], environ: Mapping[str, str] | None = None) -> HostSigner | None:
+    """This host's key, where it has one that can be read; a key that is there and is none is said, and left alone."""
+    path = find(environ)
+    if path is None:
+        return None
+    try:
+        return load(path)
+    except ConfigError as error:
+        tell(f"asking without the host key: {error}")
+        return None
 
 
 def user_file(environ: Mapping[str, str] | None = None) -> Path:

@@ -287,6 +287,20 @@ def in_words(identity: str | None) -> str:
     return f"{'TPM' if found.protection == 'tpm' else 'file'} key {found.name}"
 
 
+def described(identity: str | None) -> str:
+    """An identity with what a person must know of it, for cards.
+
+    Raises:
+        ProofError: not an identity.
+    """
+    if identity is None:
+        return "none: no key says which host this is"
+    found = Identity.parse(identity)
+    if not found.is_enrolled:
+        return f"new: nobody enrolled the key {found.key}"
+    return in_words(identity) + (" (copyable)" if found.protection == "file" else "")
+
+
 def is_enrolled(identity: str | None) -> bool:
     """Whether an identity is an enrolled key's (no security meaning: keyholder checked it)."""
     return identity is not None and Identity.parse(identity).is_enrolled

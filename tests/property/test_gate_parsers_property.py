@@ -13,6 +13,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 from support.gate_world import NOW, World
+from support.host_keys import HostKeyInMemory
 from support.receipts import ReceiptKey
 from support.ssh_keys import KINDS, SshKey
 
@@ -22,12 +23,14 @@ from unlatch.bootstrap.approval.code import derive_code, read_code
 from unlatch.bootstrap.approval.receipt import Receipt, is_under, split_gate_url, verify_receipt
 from unlatch.bootstrap.approval.words import printable
 from unlatch.bootstrap.context import Context
+from unlatch.bootstrap.identity.proof import Asking, HostKey, Identity, Proof, ProofError, PublicLine
 from unlatch.errors import RefusedError, UntrustedGateError
 from unlatch.gate import wire
 from unlatch.gate.audit import verify_log
 from unlatch.gate.checkpoint import VerifierKey, read_checkpoint
 from unlatch.gate.enrolment import NAMESPACE, read_enrolment, write_enrolment
 from unlatch.gate.entry import read_entry
+from unlatch.gate.identity import identify
 from unlatch.gate.protocol import StatusError, read_recovery, route
 from unlatch.gate.sshsig import PublicKey, armor, verify_sshsig
 from unlatch.gate.statement import Statement
@@ -38,10 +41,14 @@ JSON = st.recursive(
     max_leaves=10,
 )  # fmt: skip
 WORLD = World()
-CASE = WORLD.request()
+HOST = HostKeyInMemory()
+WORLD.add_host("web1", HOST)
+CASE = WORLD.request(host=HOST)
 SIGNED = WORLD.signed(CASE)
 ENROLMENT, ENROLMENT_SIGNATURE = WORLD.chain[1]
 NOTE = WORLD.note()
+ASKING = Asking("pay", CASE.receipt.kid, CASE.receipt.point, CASE.claims or b"")
+PROOF = HOST.prove(ASKING, WORLD.log.challenge(time=NOW))
 KEY = ReceiptKey()
 RECEIPT = KEY.receipt(base="https://gate.example", now=NOW)
 TOKEN = KEY.sign(RECEIPT)
@@ -52,7 +59,7 @@ BLOBS = {
 }
 GOOD = {
     "statement": SIGNED.statement, "enrolment": ENROLMENT, "entry": CASE.entry, "claims": CASE.claims or b"",
-    "receipt": RECEIPT.payload(),
+    "receipt": CASE.receipt.payload(), "host enrolment": WORLD.chain[-1][0],
 }  # fmt: skip
 
 
@@ -64,7 +71,7 @@ def _recovery(data: bytes) -> object:
 
 PARSERS: dict[str, tuple[Callable[[bytes], object], type[Exception]]] = {
     "statement": (Statement.parse, RefusedError), "enrolment": (read_enrolment, RefusedError), "entry": (read_entry, RefusedError),
-    "claims": (Claims.parse, ValueError), "receipt": (Receipt.parse, ValueError), "object": (strict_json.read_object, ValueError),
+    "host enrolment": (read_enrolment, RefusedError), "claims": (Claims.parse, ValueError), "receipt": (Receipt.parse, ValueError), "object": (strict_json.read_object, ValueError),
     "frame": (wire.read_frame, RefusedError), "recovery": (_recovery, StatusError),
     "token": (lambda data: verify_receipt(data, keys=[KEY.public]), UntrustedGateError),
     "export": (lambda data: verify_log(data.splitlines(keepends=True), fingerprint=""), RefusedError),
@@ -74,6 +81,9 @@ TEXT_PARSERS: dict[str, tuple[Callable[[str], object], type[Exception]]] = {
     "public key": (PublicKey.parse, RefusedError), "verifier key": (VerifierKey.parse, RefusedError),
     "checkpoint": (lambda text: read_checkpoint(text, keys=WORLD.log.public), RefusedError),
     "signature": (lambda text: verify_sshsig(text, b"", namespace="n"), RefusedError), "code": (read_code, ValueError),
+    "proof": (Proof.parse, ProofError), "host key": (HostKey.parse, ProofError), "host line": (PublicLine.parse, ProofError),
+    "identity": (Identity.parse, ProofError),
+    "asker": (lambda text: identify(text, ASKING, roster=WORLD.roster, now=NOW), RefusedError),
     "route": (lambda text: route("GET", text), StatusError), "frame": (lambda text: wire.frame_length(text.encode()[:6]), RefusedError),
 }  # fmt: skip
 
@@ -147,6 +157,25 @@ def test_checkpoint_with_any_letter_changed_is_refused(place: int, letter: str) 
         return
     with pytest.raises(RefusedError):
         read_checkpoint(changed, keys=WORLD.log.public)
+
+
+@given(place=st.integers(0, len(PROOF) - 1), letter=st.characters(codec="utf-8"))
+def test_proof_with_any_letter_changed_names_nobody(place: int, letter: str) -> None:
+    changed = PROOF[:place] + letter + PROOF[place + 1 :]
+    if changed == PROOF:
+        return
+    with pytest.raises(RefusedError):
+        identify(changed, ASKING, roster=WORLD.roster, now=NOW)
+
+
+@given(
+    text=st.text(max_size=300)
+    | st.sampled_from([PROOF, str(HOST.line), str(CASE.receipt.identity), str(HOST.public)])
+)
+def test_what_a_host_writes_is_read_and_written_alike(text: str) -> None:
+    for parse in (Proof.parse, HostKey.parse, PublicLine.parse, Identity.parse):
+        with contextlib.suppress(ProofError):
+            assert str(parse(text)) == text.removesuffix("\n" if parse == PublicLine.parse else "")
 
 
 @given(place=st.integers(0, len(TOKEN) - 1), byte=st.integers(0, 255))

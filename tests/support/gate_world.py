@@ -8,16 +8,19 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from support.host_keys import HostKeyInMemory
 from support.ssh_keys import SshKey
 from unlatch.bootstrap.approval import base64url
 from unlatch.bootstrap.approval.claims import Claims
 from unlatch.bootstrap.approval.code import derive_code
 from unlatch.bootstrap.approval.receipt import Receipt
+from unlatch.bootstrap.identity.proof import Asking, Protection
 from unlatch.gate import checkpoint as checkpoints
 from unlatch.gate import enrolment as enrolments
 from unlatch.gate.checkpoint import LogKeys, VerifierKey
-from unlatch.gate.enrolment import AddOperator, Change, Genesis, Link, SetWorkload, write_enrolment
+from unlatch.gate.enrolment import AddHost, AddOperator, Change, Genesis, Link, SetWorkload, write_enrolment
 from unlatch.gate.entry import enrol_entry, request_entry
+from unlatch.gate.identity import challenge_message, write_challenge
 from unlatch.gate.judge import Case, SignedStatement, Verdict, judge
 from unlatch.gate.merkle import Tree, leaf_hash
 from unlatch.gate.roster import Roster
@@ -52,6 +55,11 @@ class LogKey:
             checkpoints.signature_line(self.public.clock, clock),
         ]
         return checkpoints.write_note(body, lines)
+
+    def challenge(self, *, time: int, gate: str = GATE) -> str:
+        """A challenge for hosts."""
+        signature = self._clock.sign(challenge_message(gate=gate, time=time))
+        return write_challenge(time=time, signature=signature)
 
 
 class World:
@@ -102,6 +110,10 @@ class World:
         }  # fmt: skip
         return self.enrol(SetWorkload(name=name, **(known | facts)))
 
+    def add_host(self, name: str, host: HostKeyInMemory, *, protection: Protection = "tpm") -> Roster:
+        """Enrol a host's key."""
+        return self.enrol(AddHost(name=name, key=str(host.public), protection=protection))
+
     def request(
         self, *, name: str = "7QK2ABCD", client: str = "native", workload: str = "pay", **facts: Any
     ) -> Case:
@@ -110,6 +122,8 @@ class World:
             "claims", Claims(workload=workload, host="h1", reason="start", bundle_digest=digest("bundle"))
         )
         data = claims.encode() if client == "native" and claims is not None else None
+        host: HostKeyInMemory | None = facts.pop("host", None)
+        proof, challenge = facts.pop("proof", None), facts.pop("challenge", None)
         policy = self.roster.workloads[workload]
         nonce, point = hashlib.sha256(name.encode()).digest(), digest(f"point {name}")
         members: dict[str, Any] = {
@@ -119,9 +133,14 @@ class World:
             "claims": base64url.digest(data) if data is not None else None,
             "code": derive_code(nonce=nonce, point=point, workload=workload) if client == "native" else None,
         } | facts  # fmt: skip
+        if host is not None and data is not None:
+            asking = Asking(workload, members["kid"], members["point"], data)
+            proof = proof or host.prove(asking, challenge or self.log.challenge(time=NOW))
+            if "identity" not in members:
+                members["identity"] = str(self.roster.identity_of(host.public))
         receipt = Receipt(**members)
         token = f"token of {name}".encode()
-        entry = request_entry(receipt, token, source="192.0.2.7", claims=data)
+        entry = request_entry(receipt, token, source="192.0.2.7", claims=data, proof=proof)
         return Case(receipt=receipt, token=token, claims=data, entry=entry, index=self.record(entry))
 
     def note(self, *, time: int = NOW, size: int | None = None) -> str:

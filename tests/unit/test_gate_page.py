@@ -163,3 +163,21 @@ def test_page_has_one_head_a_language_and_a_viewport() -> None:
     assert [attributes for tag, attributes in outline.tags if tag == "html"] == [{"lang": "en"}]
     assert [tag for tag, _ in outline.tags].count("h1") == 1
     assert any(attributes.get("name") == "viewport" for tag, attributes in outline.tags if tag == "meta")
+
+
+HOST = base64url.digest(b"a host's key")
+
+
+@pytest.mark.parametrize(
+    ("identity", "place", "words"),
+    [
+        (f"tpm web1 {HOST}", "verified", "TPM key web1"),
+        (f"file web1 {HOST}", "verified", "file key web1 (copyable)"),
+        (f"new {HOST}", "derived", "new: nobody enrolled the key"),
+        (None, "derived", "none: no key says which host this is"),
+    ],
+)
+def test_identity_stands_under_what_it_is(identity: str | None, place: str, words: str) -> None:
+    sections = Outline(render_card(dataclasses.replace(CARD, identity=identity))).sections
+
+    assert [head for head, text in sections.items() if words in text] == [place]
