@@ -71,6 +71,10 @@ def edge(guard: GuardClient) -> Iterator[WorkerClient]:
     worker.socket.close()
 
 
+def client_verify() -> bytes:
+    return b"\x20" * 64 + b"TLS 1.3, client CertificateVerify\0" + os.urandom(32)
+
+
 def verify(key: PrivateKey, scheme: int, signature: bytes, message: bytes) -> None:
     public = key.public_key()
     digest = {0x04: hashes.SHA256(), 0x05: hashes.SHA384(), 0x06: hashes.SHA512()}
@@ -276,13 +280,17 @@ def test_ticket_keys_are_the_same_for_a_node_and_differ_between_nodes(guard: Gua
         worker.socket.close()
 
 
-def test_egress_gets_neither_signatures_nor_ticket_keys(guard: GuardClient) -> None:
+def test_egress_gets_neither_ticket_keys_nor_signatures_of_servers_keys(guard: GuardClient) -> None:
     egress = guard.egress()
 
-    for ask in (egress.ticket_keys, lambda: egress.sign(1, ECDSA_P256, certificate_verify())):
+    for ask, code in (
+        (egress.ticket_keys, NOT_FOR_THIS_SOCKET),
+        (lambda: egress.sign(1, ECDSA_P256, certificate_verify()), UNKNOWN),
+        (lambda: egress.sign(1, ECDSA_P256, client_verify()), UNKNOWN),
+    ):
         with pytest.raises(RefusedByGuard) as refused:
             ask()
-        assert refused.value.code == NOT_FOR_THIS_SOCKET
+        assert refused.value.code == code
     egress.socket.close()
 
 
@@ -317,3 +325,40 @@ def test_rsa_3072_signs() -> None:
         verify(key, PSS_SHA256, worker.sign(1, PSS_SHA256, message), message)
 
         worker.socket.close()
+
+
+def test_key_with_the_role_client_signs_for_egress_and_as_a_client_only() -> None:
+    key, content_key = new_key("p256"), os.urandom(32)
+    secret = private_key_secret(key, {"roles": ["client"]})
+    with running_guard() as guard:
+        guard.load(seal(bundle({"login": secret}), content_key), content_key)
+        answer = guard.configure({"certificates": [], "clients": [claim("login", key, [])], "inject": []})
+        edge, egress, message = guard.edge(), guard.egress(), client_verify()
+
+        verify(key, ECDSA_P256, egress.sign(1, ECDSA_P256, message), message)
+
+        assert answer["keys"][0]["name"] == "login"
+        for worker, wrong, code in (
+            (egress, certificate_verify(), CONTEXT),
+            (egress, server_key_exchange(), CONTEXT),
+            (edge, message, UNKNOWN),
+            (edge, certificate_verify(), UNKNOWN),
+        ):
+            with pytest.raises(RefusedByGuard) as refused:
+                worker.sign(1, ECDSA_P256, wrong)
+            assert refused.value.code == code
+        with pytest.raises(ControlFault, match="role server"):
+            guard.configure({"certificates": [claim("login", key)], "inject": []})
+        edge.socket.close()
+        egress.socket.close()
+
+
+@pytest.mark.parametrize("use", [None, USE, {"roles": ["csr"]}])
+def test_key_without_the_role_client_is_no_login(use: dict[str, Any] | None) -> None:
+    key, content_key = new_key("p256"), os.urandom(32)
+    with running_guard() as guard:
+        guard.load(seal(bundle({"tls": private_key_secret(key, use)}), content_key), content_key)
+        with pytest.raises(ControlFault, match="role client") as refused:
+            guard.configure({"certificates": [], "clients": [claim("tls", key)], "inject": []})
+
+        assert refused.value.kind == "rules"

@@ -9,8 +9,9 @@ use unlatch_protocol::control::{
 };
 use unlatch_protocol::datagram::{HEADER_BYTES, MAX_WORKER_BYTES};
 use unlatch_protocol::digest::decode_base64url;
-use unlatch_protocol::rules::{InjectRule, KeyUse, Wider};
+use unlatch_protocol::rules::{InjectRule, KeyRole, KeyUse, Wider};
 
+use crate::context::Side;
 use crate::secrets::{HeldKey, HeldToken, Kind, Secrets};
 use crate::tickets::Chain;
 
@@ -21,13 +22,30 @@ const MAX_TOKEN_BYTES: usize = MAX_WORKER_BYTES - HEADER_BYTES;
 #[derive(Default)]
 pub(crate) struct InForce {
     /// Keys that listeners present.
-    pub(crate) keys: BTreeSet<u16>,
+    keys: BTreeSet<u16>,
+    /// Keys that egress shows to upstreams.
+    client_keys: BTreeSet<u16>,
     /// Inject routes by number, with their token's number.
     pub(crate) routes: HashMap<u16, (u16, InjectRule)>,
     /// Whether tokens without sealed rules may be used.
     pub(crate) unbound: bool,
     /// The ticket secret; `None`: the random chain.
     pub(crate) tickets: Option<u16>,
+}
+
+impl InForce {
+    /// The keys that may sign for this side.
+    pub(crate) fn keys_of(&self, side: Side) -> &BTreeSet<u16> {
+        match side {
+            Side::Server => &self.keys,
+            Side::Client => &self.client_keys,
+        }
+    }
+
+    /// Whether a key is used at all.
+    pub(crate) fn uses(&self, key: u16) -> bool {
+        self.keys.contains(&key) || self.client_keys.contains(&key)
+    }
 }
 
 /// Check a configuration.
@@ -48,6 +66,10 @@ pub(crate) fn check(
         let id = check_certificate(claim, secrets).map_err(|fault| fault.at(&claim.r#where))?;
         in_force.keys.insert(id);
     }
+    for claim in &configuration.clients {
+        let id = check_client(claim, secrets).map_err(|fault| fault.at(&claim.r#where))?;
+        in_force.client_keys.insert(id);
+    }
     for rule in configuration.inject {
         let place = rule.r#where.clone();
         let id =
@@ -59,7 +81,7 @@ pub(crate) fn check(
         }
     }
     let mut keys = Vec::new();
-    for &id in &in_force.keys {
+    for &id in in_force.keys.union(&in_force.client_keys) {
         if let Some((name, held)) = secrets
             .by_id(id)
             .and_then(|secret| Some((&secret.name, secret.as_key()?)))
@@ -102,6 +124,31 @@ fn fact(id: u16, name: &str, held: &HeldKey) -> KeyFact {
 }
 
 fn check_certificate(claim: &CertificateClaim, secrets: &Secrets) -> Result<u16, Fault> {
+    let (id, held) = matching_key(claim, secrets)?;
+    let unlimited = KeyUse::unlimited_server();
+    let rules = held.rules.as_ref().unwrap_or(&unlimited);
+    rules
+        .covers(&claim.names)
+        .map_err(|wider| outside("key", &claim.key, &wider))?;
+    Ok(id)
+}
+
+/// Only a key that was sealed for it signs as a client; its certificate's names are the upstream's business.
+fn check_client(claim: &CertificateClaim, secrets: &Secrets) -> Result<u16, Fault> {
+    let (id, held) = matching_key(claim, secrets)?;
+    let has_role = |rules: &KeyUse| rules.has_role(KeyRole::Client);
+    if !held.rules.as_ref().is_some_and(has_role) {
+        let message = format!("key {:?} is not sealed for role client", claim.key);
+        let hint = "seal the key again with the role client";
+        return Err(Fault::new(FaultKind::Rules, message).hint(hint));
+    }
+    Ok(id)
+}
+
+fn matching_key<'a>(
+    claim: &CertificateClaim,
+    secrets: &'a Secrets,
+) -> Result<(u16, &'a HeldKey), Fault> {
     let name = &claim.key;
     let found = secrets
         .by_name(name)
@@ -118,12 +165,7 @@ fn check_certificate(claim: &CertificateClaim, secrets: &Secrets) -> Result<u16,
             "was the chain renewed with a new key? keep the key next time: unlatch csr {name}"
         )));
     }
-    let unlimited = KeyUse::unlimited_server();
-    let rules = held.rules.as_ref().unwrap_or(&unlimited);
-    rules
-        .covers(&claim.names)
-        .map_err(|wider| outside("key", name, &wider))?;
-    Ok(id)
+    Ok((id, held))
 }
 
 fn check_route(rule: &InjectRule, unbound: bool, secrets: &Secrets) -> Result<u16, Fault> {

@@ -1,9 +1,12 @@
-//! What guard agrees to sign: a TLS server's handshake message, and nothing that could be read as anything else.
+//! What guard agrees to sign: a TLS server's handshake message for edge, a TLS 1.3 client's for egress, and nothing that
+//! could be read as anything else.
 //!
 //! Edge sends the message unhashed, so a taken-over edge cannot have a certificate, a request, a JWT or an SSH
 //! blob signed: none of them has one of these two forms.
 //!
-//! * TLS 1.3 (RFC 8446 section 4.4.3): 64 × 0x20 ‖ "TLS 1.3, server CertificateVerify" ‖ 0 ‖ transcript hash.
+//! * TLS 1.3 (RFC 8446 section 4.4.3): 64 × 0x20 ‖ "TLS 1.3, server CertificateVerify" ‖ 0 ‖ transcript hash. For egress
+//!   "client" stands in the place of "server". TLS 1.2's client message is the whole handshake, which guard could not
+//!   tell from other things: it is not signed.
 //! * TLS 1.2 (RFC 5246 section 7.4.3, RFC 8422 section 5.4): client random ‖ server random ‖ ECDHE parameters with a
 //!   named curve. The point's length must be the curve's, and the point must lie on it.
 
@@ -14,33 +17,47 @@ pub(crate) enum Version {
     Tls13,
 }
 
-/// Not a message that a TLS server signs.
+/// Who signs in a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Edge's certificates.
+    Server,
+    /// Egress's, towards upstreams that want one.
+    Client,
+}
+
+/// Not a message that this side of a TLS handshake signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotAHandshake;
 
 const PADDING_BYTES: usize = 64;
 const SERVER_CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
+const CLIENT_CONTEXT: &[u8] = b"TLS 1.3, client CertificateVerify\0";
 /// Two randoms of 32 bytes.
 const RANDOM_BYTES: usize = 64;
 /// ECCurveType.named_curve (RFC 8422 section 5.4).
 const NAMED_CURVE: u8 = 3;
 
-/// Whether guard may sign the message, and in which version it stands.
-pub(crate) fn check(message: &[u8]) -> Result<Version, NotAHandshake> {
-    if is_certificate_verify(message) {
+/// Whether guard may sign the message for this side, and in which version it stands.
+pub(crate) fn check(side: Side, message: &[u8]) -> Result<Version, NotAHandshake> {
+    let context = match side {
+        Side::Server => SERVER_CONTEXT,
+        Side::Client => CLIENT_CONTEXT,
+    };
+    if is_certificate_verify(context, message) {
         Ok(Version::Tls13)
-    } else if is_server_key_exchange(message) {
+    } else if side == Side::Server && is_server_key_exchange(message) {
         Ok(Version::Tls12)
     } else {
         Err(NotAHandshake)
     }
 }
 
-fn is_certificate_verify(message: &[u8]) -> bool {
+fn is_certificate_verify(context: &[u8], message: &[u8]) -> bool {
     let Some((padding, rest)) = message.split_at_checked(PADDING_BYTES) else {
         return false;
     };
-    let hash = rest.strip_prefix(SERVER_CONTEXT);
+    let hash = rest.strip_prefix(context);
     padding.iter().all(|byte| *byte == 0x20)
         && hash.is_some_and(|hash| matches!(hash.len(), 32 | 48))
 }
@@ -119,8 +136,20 @@ mod tests {
             (exchange(25, &p521_point()), Version::Tls12),
             (exchange(29, &[9; 32]), Version::Tls12),
         ] {
-            assert_eq!(check(&message), Ok(version));
+            assert_eq!(check(Side::Server, &message), Ok(version));
         }
+    }
+
+    #[test]
+    fn each_side_signs_its_own_messages_only() {
+        let mut client = verify(32);
+        client[73..79].copy_from_slice(b"client");
+
+        assert_eq!(check(Side::Client, &client), Ok(Version::Tls13));
+        assert_eq!(check(Side::Server, &client), Err(NotAHandshake));
+        assert_eq!(check(Side::Client, &verify(32)), Err(NotAHandshake));
+        let exchange = exchange(23, &p256_point());
+        assert_eq!(check(Side::Client, &exchange), Err(NotAHandshake));
     }
 
     #[test]
@@ -146,10 +175,14 @@ mod tests {
             other_padding,
             no_separator,
         ] {
-            assert_eq!(check(&message), Err(NotAHandshake));
+            assert_eq!(check(Side::Server, &message), Err(NotAHandshake));
         }
         for hash_len in [0, 20, 28, 31, 33, 47, 49, 64] {
-            assert_eq!(check(&verify(hash_len)), Err(NotAHandshake), "{hash_len}");
+            assert_eq!(
+                check(Side::Server, &verify(hash_len)),
+                Err(NotAHandshake),
+                "{hash_len}"
+            );
         }
     }
 
@@ -184,7 +217,7 @@ mod tests {
             whole[..whole.len() - 1].to_vec(),
             whole[1..].to_vec(),
         ] {
-            assert_eq!(check(&message), Err(NotAHandshake));
+            assert_eq!(check(Side::Server, &message), Err(NotAHandshake));
         }
     }
 
@@ -199,23 +232,23 @@ mod tests {
             b"SSHSIG\0\0\0\x04file\0\0\0\0\0\0\0\x06sha512\0\0\0\x40aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
             &digest_info,
         ] {
-            assert_eq!(check(message), Err(NotAHandshake));
+            assert_eq!(check(Side::Server, message), Err(NotAHandshake));
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_stop_the_check(message: Vec<u8>, tail in proptest::collection::vec(any::<u8>(), 0..150)) {
-            let _ = check(&message).is_ok();
-            let _ = check(&[&[0x20; 64][..], &tail].concat()).is_ok();
-            let _ = check(&[&[0x11; 64][..], &[3], &tail].concat()).is_ok();
+            let _ = check(Side::Server, &message).is_ok();
+            let _ = check(Side::Server, &[&[0x20; 64][..], &tail].concat()).is_ok();
+            let _ = check(Side::Server, &[&[0x11; 64][..], &[3], &tail].concat()).is_ok();
         }
 
         #[test]
         fn one_changed_byte_outside_randoms_and_hash_is_refused(place in 64_usize..98, change in 1_u8..) {
             let mut message = verify(32);
             message[place] ^= change;
-            prop_assert_eq!(check(&message), Err(NotAHandshake));
+            prop_assert_eq!(check(Side::Server, &message), Err(NotAHandshake));
         }
     }
 }

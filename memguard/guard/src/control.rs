@@ -276,9 +276,12 @@ pub(crate) fn rights(vault: &Vault, payload: &[u8]) -> Result<Rights, Fault> {
             }
             Ok(Rights::Edge { node, keys, rate })
         }
-        Worker::Egress {} => {
+        Worker::Egress { rate } => {
+            if rate == 0 {
+                return Err(malformed("an egress needs a rate of at least 1"));
+            }
             vault.unknown_keys(&[])?;
-            Ok(Rights::Egress)
+            Ok(Rights::Egress { rate })
         }
     }
 }

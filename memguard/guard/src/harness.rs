@@ -5,7 +5,7 @@ use unlatch_protocol::Datagram;
 use unlatch_sealed::bundle::Bundle;
 use unlatch_sealed::keys;
 
-use crate::context;
+use crate::context::{self, Side};
 use crate::control;
 use crate::key::{RsaMode, SigningKey};
 use crate::peer::{Peer, Rights};
@@ -60,7 +60,7 @@ impl Harness {
                 keys: None,
                 rate: u32::MAX,
             },
-            Role::Egress => Rights::Egress,
+            Role::Egress => Rights::Egress { rate: u32::MAX },
         };
         let reply = Peer::new(&self.vault, &rights).respond(datagram);
         Answer {
@@ -99,10 +99,14 @@ impl Harness {
     }
 }
 
-/// Whether guard would sign this message with some key.
+/// Whether guard would sign this message with some key for a worker of this role.
 #[must_use]
-pub fn is_handshake(message: &[u8]) -> bool {
-    context::check(message).is_ok()
+pub fn is_handshake(role: Role, message: &[u8]) -> bool {
+    let side = match role {
+        Role::Edge => Side::Server,
+        Role::Egress => Side::Client,
+    };
+    context::check(side, message).is_ok()
 }
 
 /// Take a private key in PEM or DER as loading does, and sign with it once. `None`: refused.

@@ -6,6 +6,7 @@ use unlatch_protocol::message::{operation, push_pairs};
 use unlatch_protocol::{Datagram, Refusal, Request};
 
 use crate::clock;
+use crate::context::Side;
 use crate::rate::Bucket;
 use crate::vault::Vault;
 
@@ -17,14 +18,17 @@ pub(crate) enum Rights {
         keys: Option<Vec<u16>>,
         rate: u32,
     },
-    Egress,
+    Egress {
+        /// Most signatures in a second.
+        rate: u32,
+    },
 }
 
 /// One socket's rights and what they were used for.
 pub(crate) struct Peer<'a> {
     vault: &'a Vault,
     rights: &'a Rights,
-    bucket: Option<Bucket>,
+    bucket: Bucket,
 }
 
 /// What goes back.
@@ -55,14 +59,11 @@ impl Answer {
 
 impl<'a> Peer<'a> {
     pub(crate) fn new(vault: &'a Vault, rights: &'a Rights) -> Self {
-        let bucket = match rights {
-            Rights::Edge { rate, .. } => Some(Bucket::new(*rate, clock::running())),
-            Rights::Egress => None,
-        };
+        let (Rights::Edge { rate, .. } | Rights::Egress { rate }) = rights;
         Self {
             vault,
             rights,
-            bucket,
+            bucket: Bucket::new(*rate, clock::running()),
         }
     }
 
@@ -112,37 +113,45 @@ impl<'a> Peer<'a> {
                     scheme,
                     message,
                 },
-                Rights::Edge { keys, .. },
+                rights,
             ) => {
-                if keys.as_ref().is_some_and(|keys| !keys.contains(key)) {
-                    return Err(Refusal::NotForThisSocket);
-                }
-                let now = clock::running();
-                if !self.bucket.as_mut().is_some_and(|bucket| bucket.take(now)) {
-                    return Err(Refusal::TooMany);
-                }
-                self.vault.sign(*key, *scheme, message).map(Answer::Public)
+                let side = match rights {
+                    Rights::Edge {
+                        keys: Some(keys), ..
+                    } if !keys.contains(key) => return Err(Refusal::NotForThisSocket),
+                    Rights::Edge { .. } => Side::Server,
+                    Rights::Egress { .. } => Side::Client,
+                };
+                self.take()?;
+                let signature = self.vault.sign(side, *key, *scheme, message);
+                signature.map(Answer::Public)
             }
             (Request::TicketKeys, Rights::Edge { node, .. }) => {
                 self.vault.ticket_keys(node).map(Answer::Secret)
             }
             (Request::TicketOpen(ticket), Rights::Edge { .. }) => {
-                let now = clock::running();
-                if !self.bucket.as_mut().is_some_and(|bucket| bucket.take(now)) {
-                    return Err(Refusal::TooMany);
-                }
+                self.take()?;
                 self.vault.open_ticket(ticket).map(Answer::Secret)
             }
-            (Request::Token(request), Rights::Egress) => {
+            (Request::Token(request), Rights::Egress { .. }) => {
                 self.vault.token(request).map(Answer::Secret)
             }
-            (Request::Authorize(request), Rights::Egress) => {
+            (Request::Authorize(request), Rights::Egress { .. }) => {
                 let headers = self.vault.authorize(request)?;
                 let mut payload = Vec::new();
                 push_pairs(&mut payload, &headers).map_err(|_| Refusal::Internal)?;
                 Ok(Answer::Public(payload))
             }
             _ => Err(Refusal::NotForThisSocket),
+        }
+    }
+
+    /// One of what this socket may have in a second.
+    fn take(&mut self) -> Result<(), Refusal> {
+        if self.bucket.take(clock::running()) {
+            Ok(())
+        } else {
+            Err(Refusal::TooMany)
         }
     }
 }

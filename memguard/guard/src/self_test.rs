@@ -6,7 +6,7 @@ use aws_lc_rs::signature as sg;
 use unlatch_locked::LockedBytes;
 
 use crate::clock;
-use crate::context::{self, Version};
+use crate::context::{self, Side, Version};
 use crate::key::{KeyError, RsaMode, SigningKey};
 use crate::scheme;
 use crate::store::Store;
@@ -32,7 +32,8 @@ pub(crate) fn run(store: &Store, cases: Vec<Case>) -> Result<(), Failure> {
         &[7; 32],
     ]
     .concat();
-    if context::check(&message) != Ok(Version::Tls13) || context::check(b"a certificate").is_ok() {
+    let check = |message| context::check(Side::Server, message);
+    if check(&message) != Ok(Version::Tls13) || check(b"a certificate").is_ok() {
         return Err("context check");
     }
     for (pkcs8, scheme, verifier, tail) in cases {

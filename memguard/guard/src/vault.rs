@@ -16,7 +16,7 @@ use unlatch_sealed::csr;
 use crate::authorize::{self, Headers};
 use crate::clock;
 use crate::configure::{self, InForce};
-use crate::context;
+use crate::context::{self, Side};
 use crate::scheme;
 use crate::secrets::{Counter, Secret, Secrets};
 use crate::store::Store;
@@ -134,19 +134,25 @@ impl Vault {
         Ok(ids.iter().copied().filter(|id| !is_key(*id)).collect())
     }
 
-    /// Sign a server handshake message.
-    pub(crate) fn sign(&self, key: u16, scheme: u16, message: &[u8]) -> Result<Vec<u8>, Refusal> {
+    /// Sign a handshake message of this side.
+    pub(crate) fn sign(
+        &self,
+        side: Side,
+        key: u16,
+        scheme: u16,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Refusal> {
         let state = self.read();
         let secrets = state.secrets.as_ref().ok_or(Refusal::Locked)?;
         let in_force = state
             .configurations()
-            .any(|configuration| configuration.keys.contains(&key));
+            .any(|configuration| configuration.keys_of(side).contains(&key));
         let held = secrets
             .by_id(key)
             .and_then(|secret| secret.as_key())
             .filter(|_| in_force)
             .ok_or(Refusal::Unknown)?;
-        let version = context::check(message).map_err(|_| Refusal::Context)?;
+        let version = context::check(side, message).map_err(|_| Refusal::Context)?;
         let method = scheme::method(held.key.key_type(), scheme, version).ok_or(Refusal::Scheme)?;
         let signature = held
             .key

@@ -63,6 +63,9 @@ impl Requirement {
 pub struct Configuration {
     /// The certificates of every listener.
     pub certificates: Vec<CertificateClaim>,
+    /// The certificates that egress shows to upstreams.
+    #[serde(default)]
+    pub clients: Vec<CertificateClaim>,
     /// The routes that inject a token.
     pub inject: Vec<InjectRule>,
     /// Whether tokens without sealed rules may be used.
@@ -83,7 +86,7 @@ pub struct TicketClaim {
     pub secret: String,
 }
 
-/// One certificate that edge will present, and the key it needs.
+/// One certificate that edge or egress will present, and the key it needs.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateClaim {
@@ -154,8 +157,16 @@ pub enum Worker {
         /// Most signatures in a second.
         rate: u32,
     },
-    /// Asks for tokens.
-    Egress {},
+    /// Asks for tokens, and signs TLS client handshakes towards upstreams.
+    Egress {
+        /// Most signatures in a second.
+        #[serde(default = "egress_rate")]
+        rate: u32,
+    },
+}
+
+fn egress_rate() -> u32 {
+    1000
 }
 
 /// Payload of csr.
@@ -266,7 +277,7 @@ mod tests {
         ));
         assert!(matches!(
             serde_json::from_str(r#"{"role": "egress"}"#),
-            Ok(Worker::Egress {})
+            Ok(Worker::Egress { rate: 1000 })
         ));
         for bad in [
             r#"{"role": "edge", "keys": [1], "rate": 20}"#,

@@ -48,7 +48,7 @@ impl Vault {
                 let in_use = state
                     .current
                     .as_ref()
-                    .is_some_and(|configuration| configuration.keys.contains(&id));
+                    .is_some_and(|configuration| configuration.uses(id));
                 let algorithm = held.key.algorithm().name();
                 Some(
                     json!({"id": id, "name": secret.name, "algorithm": algorithm, "in_use": in_use,

@@ -2,9 +2,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use unlatch_guard::harness::is_handshake;
+use unlatch_guard::harness::{self, Role};
 
 const TLS13: &[u8] = b"TLS 1.3, server CertificateVerify\0";
+
+fn is_handshake(message: &[u8]) -> bool {
+    let server = harness::is_handshake(Role::Edge, message);
+    assert!(!server || !harness::is_handshake(Role::Egress, message), "one message, two sides");
+    server
+}
 
 fuzz_target!(|data: &[u8]| {
     if is_handshake(data) {
