@@ -178,7 +178,7 @@ class _Decider:
     def _server(self, app: Any) -> uvicorn.Server:
         config = uvicorn.Config(
             app, http=OneWriteProtocol, ws="none", loop="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=DRAIN_SECONDS,
+            server_header=False, date_header=True, timeout_keep_alive=75, timeout_graceful_shutdown=DRAIN_SECONDS,
             proxy_headers=False, limit_concurrency=MAX_CONNECTIONS, ssl_certfile=self._options.tls_cert, ssl_keyfile=self._options.tls_key,
         )  # fmt: skip
         return _QuietServer(config)
