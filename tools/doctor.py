@@ -183,7 +183,7 @@ def _hardware(sealed: SealedFile, path: Path) -> Iterator[Finding]:
     """Ask TPM and tokens where the file needs them, in a process of its own: a module may hang or die."""
     from unlatch.bootstrap import doctor
     from unlatch.bootstrap.pins import tree
-    from unlatch.memguard.custodian import cryptoki, tss
+    from unlatch.memguard.custodian import modules, tss
     from unlatch.memguard.doctor.finding import failure, warning
 
     for pin in tree.leaves(sealed.pin):
@@ -200,7 +200,7 @@ def _hardware(sealed: SealedFile, path: Path) -> Iterator[Finding]:
                 assert isinstance(answer, dict)
                 yield doctor.check_tpm(pin, answer["banks"], str(path))
             elif isinstance(pin, tree.Pkcs11Pin):
-                cryptoki.find_module(pin.uri)
+                modules.find_module(pin.uri)
                 answer = _told("hsm", "list", "--json", "--", pin.uri.public_text)
                 assert isinstance(answer, list)
                 yield from doctor.check_token(pin, answer, str(path))
