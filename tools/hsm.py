@@ -64,7 +64,7 @@ def check(context: click.Context, uri: str) -> None:
     """
     from unlatch.bootstrap.pins import pin_sources
     from unlatch.memguard.custodian import workbench
-    from unlatch.memguard.custodian.cryptoki import find_module
+    from unlatch.memguard.custodian.modules import find_module
     from unlatch.memguard.custodian.signatures import WrongSignatureError
     from unlatch.memguard.custodian.uri import TokenUri, lint
 

@@ -24,7 +24,8 @@ from unlatch.bootstrap.policy import Pkcs11Rule
 from unlatch.errors import ConfigError, DamagedFileError
 from unlatch.memguard._native import Secret, content_key_from_jwk, content_key_to_jwk, jwe_verify
 from unlatch.memguard.custodian import token_keys
-from unlatch.memguard.custodian.cryptoki import MAX_PIN_BYTES, Module, TokenRefusedError, find_module, told
+from unlatch.memguard.custodian.cryptoki import MAX_PIN_BYTES, Module, TokenRefusedError, told
+from unlatch.memguard.custodian.modules import find_module
 from unlatch.memguard.custodian.page import copied
 from unlatch.memguard.custodian.uri import TokenUri
 

@@ -40,7 +40,7 @@ def main() -> int:
 def serve(data: bytes, channel: socket.socket) -> None:
     """Confine this process and answer guard until it closes the socket."""
     from unlatch.memguard.custodian.backend import Backend
-    from unlatch.memguard.custodian.cryptoki import find_module
+    from unlatch.memguard.custodian.modules import find_module
     from unlatch.memguard.custodian.pkcs11 import Pkcs11Backend
     from unlatch.memguard.custodian.posture import confine
     from unlatch.memguard.custodian.serve import Service

@@ -9,7 +9,8 @@ from typing import Any
 from unlatch.errors import ConfigError, UnlatchError
 from unlatch.memguard._native import Secret
 from unlatch.memguard.custodian import token_keys
-from unlatch.memguard.custodian.cryptoki import Module, find_module, hang_up, told
+from unlatch.memguard.custodian.cryptoki import Module, hang_up, told
+from unlatch.memguard.custodian.modules import find_module
 from unlatch.memguard.custodian.page import copied
 from unlatch.memguard.custodian.signatures import algorithm_of
 from unlatch.memguard.custodian.uri import TokenUri

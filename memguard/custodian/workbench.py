@@ -14,9 +14,10 @@ from unlatch.errors import ConfigError
 from unlatch.memguard._native import Secret
 from unlatch.memguard.custodian import csr, keyfile, signatures, token_keys
 from unlatch.memguard.custodian.backend import Key, Missing, Signer
-from unlatch.memguard.custodian.cryptoki import MAX_PIN_BYTES, Module, find_module, told
+from unlatch.memguard.custodian.cryptoki import MAX_PIN_BYTES, Module, told
 from unlatch.memguard.custodian.handshake import check, method
 from unlatch.memguard.custodian.keyfile import TpmKey
+from unlatch.memguard.custodian.modules import find_module
 from unlatch.memguard.custodian.page import copied
 from unlatch.memguard.custodian.pkcs11 import Pkcs11Backend
 from unlatch.memguard.custodian.pkcs11 import Wanted as WantedInToken

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from unlatch.errors import ConfigError
-from unlatch.memguard.custodian import cryptoki
-from unlatch.memguard.custodian.cryptoki import Module, find_module, refuse_foreign
+from unlatch.memguard.custodian import cryptoki, modules
+from unlatch.memguard.custodian.cryptoki import Module
+from unlatch.memguard.custodian.modules import find_module, refuse_foreign
 from unlatch.memguard.custodian.uri import TokenUri
 
 SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
@@ -15,7 +16,7 @@ SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
 
 def test_module_is_found_as_configured_then_as_the_uri_says(monkeypatch: pytest.MonkeyPatch) -> None:
     uri = TokenUri(module_path="libc.so.6")
-    monkeypatch.setattr(cryptoki, "FOLDERS", ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"))
+    monkeypatch.setattr(modules, "FOLDERS", ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"))
 
     assert find_module(uri).endswith("/libc.so.6")
     assert find_module(uri, "libm.so.6").endswith("/libm.so.6")
@@ -30,7 +31,7 @@ def test_module_name_gets_its_ending() -> None:
 
 
 def test_missing_proxy_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cryptoki, "FOLDERS", ())
+    monkeypatch.setattr(modules, "FOLDERS", ())
 
     with pytest.raises(ConfigError) as caught:
         find_module(TokenUri())
