@@ -84,8 +84,7 @@ def swaps_of(text: str, *, is_encrypted: Mapping[str, bool]) -> dict[str, SwapKi
         is_encrypted: by device, for device-mapper ones.
     """
     found: dict[str, SwapKind] = {}
-    for line in text.splitlines()[1:]:
-        device = line.split()[0]
+    for device in _devices(text):
         if device.startswith("/dev/zram"):
             found[device] = "memory"
         else:
@@ -135,12 +134,15 @@ def _has_capability(number: int) -> bool:
 
 def _swaps() -> dict[str, SwapKind]:
     text = _text(Path("/proc/swaps"))
-    devices = [line.split()[0] for line in text.splitlines()[1:]]
     encrypted = {}
-    for device in devices:
+    for device in _devices(text):
         name = Path(device).resolve().name
         encrypted[device] = _text(Path("/sys/block") / name / "dm" / "uuid").startswith("CRYPT-")
     return swaps_of(text, is_encrypted=encrypted)
+
+
+def _devices(text: str) -> list[str]:
+    return [fields[0] for line in text.splitlines()[1:] if (fields := line.split())]
 
 
 def _sysctl(name: str) -> str | None:

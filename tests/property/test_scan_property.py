@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlatch.memguard import process_memory
+from unlatch.memguard.doctor.facts import swaps_of
+from unlatch.memguard.doctor.find_key import program_head
 from unlatch.memguard.process_memory import Mapping
 from unlatch.memguard.scan import Index, forms
 
@@ -78,3 +80,13 @@ def test_what_cannot_be_read_is_told_and_hides_nothing_before_it(
 
     assert sum(length for _, length, is_read, _ in blocks if not is_read) == beyond
     assert ends == ([size] if overlap else [])
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda data: b"\x7fELF\x02" + data))
+def test_head_of_any_file_is_its_beginning(data: bytes) -> None:
+    assert data.startswith(program_head(data))
+
+
+@given(st.text(max_size=200))
+def test_table_of_swaps_is_read_whatever_stands_there(text: str) -> None:
+    assert set(swaps_of(text, is_encrypted={}).values()) <= {"disk", "memory"}
