@@ -216,6 +216,11 @@ class Docket:
                     await self._change(book, current, state, why=why)
                 self._wake(row.id)
 
+    async def end(self, book: Book, row: Row, state: State, *, why: str) -> None:
+        """End an open request inside a change that is under way, with `lock` held."""
+        await self._change(book, row, state, why=why)
+        book.after_commit(partial(self._wake, row.id))
+
     async def expire(self) -> None:
         """End every request whose time is over, and forget answers that were kept long enough."""
         now = self._now()
@@ -269,8 +274,7 @@ class Docket:
         )
         if is_enrolled(receipt.identity):
             for row in (await book.execute(query.where(column.identity == receipt.identity))).all():
-                await self._change(book, row, State.SUPERSEDED, why="the same host asks again")
-                book.after_commit(partial(self._wake, row.id))
+                await self.end(book, row, State.SUPERSEDED, why="the same host asks again")
         elif asked.client == "stock":
             query = query.where(column.client == "stock", column.source == asked.source)
             for row in (await book.execute(query)).all():

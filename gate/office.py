@@ -18,8 +18,10 @@ from unlatch.errors import RefusedError
 from unlatch.gate.database import Book, Ledger
 from unlatch.gate.docket import Docket
 from unlatch.gate.entry import enrol_entry
+from unlatch.gate.identity import IdentityError, check_in_force
 from unlatch.gate.keyholder_client import KeyholderClient
 from unlatch.gate.roster import Roster
+from unlatch.gate.state import State
 from unlatch.gate.tables import audit_entries, credentials, hosts, operators, workloads
 
 Learn = Callable[[Roster], Awaitable[None]]
@@ -74,6 +76,12 @@ class Office:
             for data, signature in links[written:]:
                 await book.record(enrol_entry(enrolment=data, signature=signature))
             await _mirror(book, roster)
+            for row in await self._docket.list_open():
+                try:
+                    check_in_force(row.identity, roster=roster)
+                except IdentityError as error:
+                    state = State.REFUSED if row.state == State.PENDING else State.CANCELLED
+                    await self._docket.end(book, row, state, why=str(error))
         self._links, self._docket.roster = links, roster
         await self._learn(roster)
 

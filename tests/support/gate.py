@@ -155,6 +155,14 @@ class Gate:
         approvers = [] if "--approver" in policy else ["--approver", ",".join(self._keys)]
         self.must("gate", "workload", "add", name, *approvers, *policy, *self._where())
 
+    def add_host(self, name: str, public: Path) -> str:
+        """Enrol a host's key; gives what the command says."""
+        return self.must("gate", "host", "add", name, str(public), *self._where()).decode()
+
+    def suspend_host(self, name: str) -> None:
+        """Let a host's key count no more."""
+        self.must("gate", "host", "suspend", name, *self._where())
+
     def pending(self) -> list[dict[str, Any]]:
         """The requests that wait."""
         found: list[dict[str, Any]] = self.json("pending", "--json", *self._as(None))["requests"]
@@ -272,11 +280,14 @@ class Opening:
     Args:
         jwe: the sealed file; written into the gate's home.
         options: more arguments of `unlatch open`.
+        variables: more environment variables.
     """
 
     _number = itertools.count()
 
-    def __init__(self, gate: Gate, jwe: bytes, *options: str) -> None:
+    def __init__(
+        self, gate: Gate, jwe: bytes, *options: str, variables: dict[str, str] | None = None
+    ) -> None:
         name = f"opening-{next(self._number)}"
         path = gate.folder / f"{name}.jwe"
         path.write_bytes(jwe)
@@ -285,7 +296,7 @@ class Opening:
             self._process = subprocess.Popen(
                 [*UNLATCH, "open", str(path), *options],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, cwd=gate.folder,
-                env=environment(gate.folder), start_new_session=True,
+                env=environment(gate.folder) | (variables or {}), start_new_session=True,
             )  # fmt: skip
 
     def __enter__(self) -> Self:

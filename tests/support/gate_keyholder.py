@@ -11,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from support.host_keys import HostKeyInMemory
 from support.ssh_keys import SshKey
 from unlatch.bootstrap import jose
 from unlatch.bootstrap.approval import base64url
 from unlatch.bootstrap.approval.claims import Claims
 from unlatch.bootstrap.approval.receipt import Receipt
+from unlatch.bootstrap.identity.proof import Asking
 from unlatch.gate import enrolment as enrolments
 from unlatch.gate import wire
 from unlatch.gate.enrolment import AddOperator, Change, Link, SetWorkload, write_enrolment
@@ -150,8 +152,11 @@ class FakeDecider:
         self.must("enrol", enrolment=base64url.encode(data), signature=signature)
         self.roster = self.roster.enrol(data, signature)
 
-    def receive(self, *, client: str = "native", workload: str = "pay", point: bytes | None = None) -> Case:
-        """Ask for a receipt and log the request."""
+    def receive(
+        self, *, client: str = "native", workload: str = "pay", point: bytes | None = None,
+        host: HostKeyInMemory | None = None, proof: str | None = None,
+    ) -> Case:  # fmt: skip
+        """Ask for a receipt and log the request; `host` signs it, unless there is a `proof` that says otherwise."""
         kid = self.roster.workloads[workload].kid
         point = point or exchange_key_generate("P-521")[1]
         claims = (
@@ -159,17 +164,22 @@ class FakeDecider:
             if client == "native"
             else None
         )
+        jwk = jose.read_json(point)
+        assert isinstance(jwk, dict)
+        if host is not None and proof is None:
+            asking = Asking(workload, kid, jose.thumbprint(jwk), claims or b"{}")
+            proof = host.prove(asking, str(self.must("challenge")["challenge"]))
         answer = self.must(
             "receive", workload=workload, kid=kid, client=client, point=base64url.encode(point),
-            claims=base64url.encode(claims) if claims is not None else None,
+            claims=base64url.encode(claims) if claims is not None else None, proof=proof,
         )  # fmt: skip
         token = str(answer["receipt"]).encode()
         receipt = Receipt.parse(base64url.decode(token.split(b".")[1].decode()))
-        return self.log(Case(receipt, token, claims, b"", 0, point))
+        return self.log(Case(receipt, token, claims, b"", 0, point), proof=proof)
 
-    def log(self, case: Case) -> Case:
+    def log(self, case: Case, *, proof: str | None = None) -> Case:
         """Put the request's entry into the tree."""
-        entry = request_entry(case.receipt, case.token, source="192.0.2.7", claims=case.claims)
+        entry = request_entry(case.receipt, case.token, source="192.0.2.7", claims=case.claims, proof=proof)
         self.tree.append(leaf_hash(entry))
         return dataclasses.replace(case, entry=entry, index=len(self.tree) - 1)
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from support.gate_keyholder import ORIGIN, PEOPLE, FakeDecider
+from support.gate_world import LogKey
+from support.host_keys import HostKeyInMemory
 
 from unlatch.bootstrap import jose
 from unlatch.bootstrap.approval import base64url
 from unlatch.bootstrap.approval.code import derive_code
 from unlatch.errors import ConfigError, RefusedError
-from unlatch.gate.enrolment import AddOperator
+from unlatch.gate.enrolment import AddHost, AddOperator, SuspendHost
 from unlatch.gate.keyholder import CHAIN_BYTES, Keyholder
 from unlatch.gate.vault import Vault
 from unlatch.gate.wire import KeyholderRefusal
@@ -300,3 +302,90 @@ def test_log_that_was_rewritten_is_not_signed(bench: Bench) -> None:
 def test_exchange_key_that_keyholder_did_not_make_is_not_taken(bench: Bench) -> None:
     with pytest.raises(KeyholderRefusal, match="no such new key"):
         bench.decider.set_workload("other", kid=base64url.digest(b"somebody's"))
+
+
+def enrolled(bench: Bench) -> HostKeyInMemory:
+    host = HostKeyInMemory()
+    bench.decider.enrol(AddHost(name="web1", key=str(host.public), protection="tpm"))
+    return host
+
+
+def test_receipt_names_the_host_that_signed(bench: Bench) -> None:
+    host, stranger = enrolled(bench), HostKeyInMemory()
+
+    assert bench.decider.receive(host=host).receipt.identity == f"tpm web1 {host.public.thumbprint}"
+    assert bench.decider.receive(host=stranger).receipt.identity == f"new {stranger.public.thumbprint}"
+    assert bench.decider.receive().receipt.identity is None
+
+
+def test_challenge_counts_for_two_minutes_by_keyholder_s_clock(bench: Bench) -> None:
+    host = enrolled(bench)
+    challenge = bench.decider.must("challenge")
+
+    def keep(question: str, **fields: Any) -> dict[str, Any]:
+        return {"ok": challenge} if question == "challenge" else bench.ask(question, **fields)
+
+    bench.decider.ask = keep
+    bench.clock.now += 120
+    assert bench.decider.receive(host=host).receipt.identity is not None
+    bench.clock.now += 1
+    with pytest.raises(KeyholderRefusal, match="out of date"):
+        bench.decider.receive(host=host)
+
+
+def test_decider_cannot_make_a_challenge(bench: Bench) -> None:
+    host = enrolled(bench)
+    forged = LogKey().challenge(time=int(bench.clock.now), gate=bench.decider.roster.genesis.gate)
+
+    def forge(question: str, **fields: Any) -> dict[str, Any]:
+        return {"ok": {"challenge": forged}} if question == "challenge" else bench.ask(question, **fields)
+
+    bench.decider.ask = forge
+    with pytest.raises(KeyholderRefusal, match="another gate"):
+        bench.decider.receive(host=host)
+
+
+@pytest.mark.parametrize("proof", ["", "x", "A" * 300, 7, ["x"]])
+def test_proof_that_is_none_gets_no_receipt(bench: Bench, proof: Any) -> None:
+    with pytest.raises(KeyholderRefusal):
+        bench.decider.receive(proof=proof)
+
+
+def test_proof_of_another_request_gets_no_receipt(bench: Bench) -> None:
+    host = enrolled(bench)
+    proofs: list[str] = []
+
+    def listen(question: str, **fields: Any) -> dict[str, Any]:
+        proofs.append(str(fields.get("proof")))
+        return bench.ask(question, **fields)
+
+    bench.decider.ask = listen
+    bench.decider.receive(host=host)
+    with pytest.raises(KeyholderRefusal, match="wrong"):
+        bench.decider.receive(proof=proofs[-1])
+
+
+def test_suspended_host_gets_no_receipt(bench: Bench) -> None:
+    host = enrolled(bench)
+    bench.decider.enrol(SuspendHost(name="web1"))
+    with pytest.raises(KeyholderRefusal, match="counts no more"):
+        bench.decider.receive(host=host)
+
+
+def test_host_s_key_is_no_approval(bench: Bench) -> None:
+    host = enrolled(bench)
+    case = bench.decider.receive(host=host)
+    message = b"whatever a statement says"
+    forged = {"statement": base64url.encode(message), "signature": host.sign(message).hex(), "proof": []}
+
+    assert bench.decider.answer(case)["message"] == "0 of 1 approvals"
+    assert "refused" in bench.decider.answer(case, forged)
+
+
+def test_statement_under_another_identity_opens_nothing(bench: Bench) -> None:
+    host = enrolled(bench)
+    case = bench.decider.receive(host=host)
+    for identity in (None, f"file web1 {host.public.thumbprint}"):
+        wrong = bench.decider.sign(case, identity=identity)
+        assert "identity differs" in bench.decider.answer(case, wrong)["message"]
+    assert bench.decider.is_right(case, bench.decider.answer(case, bench.decider.sign(case)))
