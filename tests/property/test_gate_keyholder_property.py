@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.gate_keyholder import ORIGIN, PEOPLE, Case, FakeDecider
+from support.host_keys import HostKeyInMemory
 
-from unlatch.gate.enrolment import Suspend
+from unlatch.gate.enrolment import AddHost, Suspend, SuspendHost
 from unlatch.gate.keyholder import Keyholder
 
 # Which request, who, what, when, and the statement as a question carries it.
@@ -20,7 +21,7 @@ PEOPLE_NAMES = ("mara", "jo", "kim")
 
 
 class Requests(RuleBasedStateMachine):
-    """Two requests of one workload that needs two of three people."""
+    """Two requests of one workload that needs two of three people; the second one is a host's, which may be suspended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,6 +36,7 @@ class Requests(RuleBasedStateMachine):
         self.answers = [0, 0]
         self.denied = [False, False]
         self.suspended: set[str] = set()
+        self.lost = [False, False]
 
     def ask(self, question: str, **fields: Any) -> dict[str, Any]:
         return dict(self.keyholder.answer({"do": question, **fields}))
@@ -45,7 +47,9 @@ class Requests(RuleBasedStateMachine):
 
     @initialize()
     def receive(self) -> None:
-        self.cases = [self.decider.receive(), self.decider.receive()]
+        host = HostKeyInMemory()
+        self.decider.enrol(AddHost(name="web1", key=str(host.public), protection="tpm"))
+        self.cases = [self.decider.receive(), self.decider.receive(host=host)]
 
     @rule()
     def restart(self) -> None:
@@ -77,6 +81,12 @@ class Requests(RuleBasedStateMachine):
     def suspend(self, who: str) -> None:
         self.decider.enrol(Suspend(name=who))
         self.suspended.add(who)
+
+    @precondition(lambda self: len(self.signed) > 2)
+    @rule()
+    def suspend_host(self) -> None:
+        self.decider.enrol(SuspendHost(name="web1"))
+        self.lost[1] = True
 
     @rule(
         number=st.integers(0, 1),
@@ -114,6 +124,7 @@ class Requests(RuleBasedStateMachine):
         denies = any(decision == "deny" for _, _, decision, _, _ in chosen)
         approvers = {who for _, who, decision, _, _ in chosen if decision == "approve"}
         is_open = self.now < case.receipt.expires and not self.denied[number] and not self.answers[number]
+        is_open = is_open and not self.lost[number]
         if fits and denies and is_open:
             self.denied[number] = True
         may_answer = question == "answer" and fits and not denies and len(approvers) >= 2 and is_open

@@ -15,17 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from support.gate_world import NOW, World
+from support.host_keys import HostKeyInMemory
 from support.receipts import ReceiptKey
 from support.ssh_keys import KINDS, SshKey
 
 from unlatch.bootstrap.approval.claims import Claims
 from unlatch.bootstrap.approval.receipt import verify_receipt
+from unlatch.bootstrap.identity.proof import Asking, ProofError, PublicLine
 from unlatch.errors import UnlatchError
 from unlatch.gate import wire
 from unlatch.gate.audit import verify_log
 from unlatch.gate.checkpoint import read_checkpoint
 from unlatch.gate.enrolment import read_enrolment
 from unlatch.gate.entry import read_entry
+from unlatch.gate.identity import identify
 from unlatch.gate.protocol import StatusError, read_recovery, route
 from unlatch.gate.sshsig import PublicKey, armor, verify_sshsig
 from unlatch.gate.statement import Statement
@@ -57,7 +60,11 @@ def planted(data: bytes) -> None:
 def targets() -> list[Target]:
     """Every parser of bytes from outside."""
     world = World(operators=("jo",))
-    case = world.request()
+    host = HostKeyInMemory()
+    world.add_host("web1", host)
+    case = world.request(host=host)
+    asking = Asking("pay", case.receipt.kid, case.receipt.point, case.claims or b"")
+    proof = host.prove(asking, world.log.challenge(time=NOW))
     signed = world.signed(case)
     keys = [SshKey(kind) for kind in KINDS]
     blobs = tuple(base64.b64decode("".join(key.sign(b"m", namespace="n").splitlines()[1:-1])) for key in keys)
@@ -75,6 +82,8 @@ def targets() -> list[Target]:
         Target("armor", lambda data: verify_sshsig(data.decode("latin-1"), b"m", namespace="n"), (signed.signature.encode(),)),
         Target("public key", lambda data: PublicKey.parse(data.decode("latin-1")), tuple(key.line.encode() for key in keys)),
         Target("checkpoint", lambda data: read_checkpoint(data.decode("utf-8", "replace"), keys=world.log.public), (world.note().encode(),)),
+        Target("proof", lambda data: identify(data.decode("latin-1"), asking, roster=world.roster, now=NOW), (proof.encode(), str(host.public).encode())),
+        Target("host key", lambda data: PublicLine.parse(data.decode("latin-1")), (str(host.line).encode(),), (ProofError,)),
         Target("recovery", lambda data: read_recovery(data, kid="k", exchange={"k": {"crv": "P-256", "kty": "EC", "x": "", "y": ""}}, signing=()), (point,), (StatusError,)),
         Target("path", lambda data: route("GET", data.decode("latin-1")), (b"/s/pay/adv/x", b"/s/pay/wait/x", b"/r/A"), (StatusError,)),
         Target("frame", wire.read_frame, (b'{"do":"judge","statements":[{"statement":"YQ"}]}',)),
