@@ -284,13 +284,13 @@ class Supervisor:
                 self._wiring = wiring
                 return [f"taken over; the proxy is {self.state}"]
             assert self._guard
-            await self._guard.settings(after.guard)
-            await self._configure(wiring)
             try:
+                await self._guard.settings(after.guard)
+                await self._configure(wiring)
                 await self._workers.reload(self._wiring, wiring, self._keys)
             except UnlatchError:
-                await self._configure(self._wiring)
                 await self._guard.settings(before.guard)
+                await self._configure(self._wiring)
                 raise
             self._wiring = wiring
         log("reloaded", digest=wiring.loaded.digest)
