@@ -55,6 +55,8 @@ class Bench:
     access_log: bool | socket.socket = False
     egress: socket.socket | None = None
     listens: bool = True
+    slow: Sequence[int] = ()
+    slow_threads: int = 4
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
@@ -62,16 +64,19 @@ class Bench:
         self.authority = Authority(self.folder)
         self.signer = Signer(ticket_keys=TICKETS if self.tickets else None)
         self._stack.callback(self.signer.close)
-        certificates = []
+        certificates: list[dict[str, Any]] = []
         for number, (kind, names) in enumerate(self.certificates, 1):
             key = new_key(kind)
             self.signer.keys[number] = key
             chain = issue(self.authority, key, [x509.DNSName(name) for name in names])
             certificates.append({"chain": chain, "key": number, "algorithm": ALGORITHMS[kind]})
+            if number in self.slow:
+                certificates[-1]["slow"] = True
         self.listening = listening_sockets(self.workers, listens=self.listens)
         guard = [self.signer.connect() for _ in range(self.workers)]
+        slow = [self.signer.connect() for _ in range(self.slow_threads if self.slow else 0)]
         log = self.access_log if isinstance(self.access_log, socket.socket) else None
-        kept = [*self.listening, *guard, *(one for one in (self.egress, log) if one)]
+        kept = [*self.listening, *guard, *slow, *(one for one in (self.egress, log) if one)]
         listener = {
             "name": "main",
             "sockets": [one.fileno() for one in self.listening],
@@ -83,6 +88,7 @@ class Bench:
             "workers": self.workers,
             "node": "test",
             "guard": [one.fileno() for one in guard],
+            "guard_slow": [one.fileno() for one in slow],
             "egress": self.egress.fileno() if self.egress else None,
             "listeners": [listener],
             "routes": self.routes,
@@ -132,6 +138,15 @@ class Bench:
             raw.close()
             raise
         return Client(tls)
+
+    def replace_guard(self) -> None:
+        """New sockets to guard for workers and slow threads, as after guard's restart."""
+        count = self.workers + len(self.config["guard_slow"])
+        fresh = [self.signer.connect() for _ in range(count)]
+        self.program.order({"do": "guard"}, [one.fileno() for one in fresh])
+        assert self.program.event() == {"event": "replaced"}
+        for one in fresh:
+            one.close()
 
     def get(self, path: str = "/", *, name: str = "pay.example") -> Reply:
         """One request on a connection of its own."""

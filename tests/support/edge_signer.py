@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives import hashes
@@ -45,6 +46,38 @@ class TokenRequest:
 
 
 @dataclass
+class Slow:
+    """A key that takes `seconds`, or waits until `release` is set, or never answers; `most` were asked at once."""
+
+    seconds: float = 0
+    release: threading.Event | None = None
+    never: bool = False
+    asked: int = 0
+    most: int = 0
+    _now: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def wait(self) -> bool:
+        """Take the time; whether to answer."""
+        with self._changed:
+            self.asked += 1
+            self._now += 1
+            self.most = max(self.most, self._now)
+            self._changed.notify_all()
+        if self.release is not None:
+            assert self.release.wait(30)
+        time.sleep(self.seconds)
+        with self._changed:
+            self._now -= 1
+        return not self.never
+
+    def wait_until_asked(self, count: int) -> None:
+        """Until so many signatures were wanted in all."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.asked >= count, 30)
+
+
+@dataclass
 class Signer:
     """Serves any number of worker sockets, each in a thread."""
 
@@ -53,6 +86,7 @@ class Signer:
     ticket_keys: tuple[int, int, bytes, bytes] | None = None
     refusal: int | None = None
     silent: bool = False
+    slow: dict[int, Slow] = field(default_factory=dict)
     signed: int = 0
     ticket_requests: int = 0
     schemes: list[int] = field(default_factory=list)
@@ -86,11 +120,13 @@ class Signer:
             assert (version, len(payload)) == (1, length)
             if self.silent:
                 continue
+            if operation == SIGN and key in self.slow and not self.slow[key].wait():
+                continue
             answer = bytes([self.refusal]) if self.refusal else self._answer(operation, key, payload)
             kind = REFUSED if len(answer) == 1 else operation | 0x80
             try:
                 end.send(HEADER.pack(1, kind, 0, request_id, len(answer)) + answer)
-            except BrokenPipeError:
+            except (BrokenPipeError, ConnectionResetError):
                 return
 
     def _answer(self, operation: int, key: int, payload: bytes) -> bytes:

@@ -155,13 +155,13 @@ mod tests {
 
     /// Certificates told apart by their (meaningless) bytes.
     fn certificates(table: &[(&str, &[&str])]) -> Certificates {
-        let guard = Arc::new(Guard::new(1, Vec::new()).unwrap());
+        let guard = Arc::new(Guard::new(1, 0, Vec::new()).unwrap());
         let entry = |(position, (algorithm, names)): (usize, &(&str, &[&str]))| {
             let kind = KeyKind::parse(algorithm).unwrap();
             let chain = vec![CertificateDer::from(vec![u8::try_from(position).unwrap()])];
             let key = Arc::new(CertifiedKey::new(
                 chain,
-                Arc::new(GuardKey::new(Arc::clone(&guard), 1, kind)),
+                Arc::new(GuardKey::new(Arc::clone(&guard), 1, kind, false)),
             ));
             (
                 key,

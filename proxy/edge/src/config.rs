@@ -1,6 +1,6 @@
 //! The JSON that the supervisor hands over in a memfd (docs/protocol.md section 2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -10,6 +10,8 @@ use crate::error::StartError;
 
 /// A configuration larger than this is not one.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
+/// Guard serves 36 sockets in all.
+const MOST_SLOW: usize = 32;
 
 /// Which half of the program this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -30,6 +32,9 @@ pub(crate) struct Config {
     /// Guard's sockets, one per worker.
     #[serde(default)]
     pub(crate) guard: Vec<RawFd>,
+    /// Edge: more of guard's sockets, one per thread for slow keys.
+    #[serde(default)]
+    pub(crate) guard_slow: Vec<RawFd>,
     /// Edge: the socket to egress.
     #[serde(default)]
     pub(crate) egress: Option<RawFd>,
@@ -69,6 +74,9 @@ pub(crate) struct Certificate {
     /// Guard's number of the key.
     pub(crate) key: u16,
     pub(crate) algorithm: String,
+    /// Its signatures may take long: they are made off the workers.
+    #[serde(default)]
+    pub(crate) slow: bool,
 }
 
 /// A route of edge (`listener` to `inject`) or of egress (`id`, `header`, `scheme`).
@@ -169,6 +177,8 @@ pub(crate) struct Limits {
     pub(crate) headers: usize,
     /// Client connections of the whole process.
     pub(crate) connections: usize,
+    /// Most signatures of slow keys at once.
+    pub(crate) slow_signatures: usize,
 }
 
 impl Default for Limits {
@@ -177,6 +187,7 @@ impl Default for Limits {
             header_bytes: 32 * 1024,
             headers: 100,
             connections: 10_000,
+            slow_signatures: 16,
         }
     }
 }
@@ -218,7 +229,32 @@ impl Config {
         Ok(config)
     }
 
+    /// The keys that sign slowly.
+    pub(crate) fn slow_keys(&self) -> BTreeSet<u16> {
+        self.listeners
+            .iter()
+            .flat_map(|listener| &listener.certificates)
+            .filter(|certificate| certificate.slow)
+            .map(|certificate| certificate.key)
+            .collect()
+    }
+
+    fn check_slow(&self) -> Result<(), StartError> {
+        let wrong = |what: &str| Err(StartError::Config(what.to_owned()));
+        if self.guard_slow.len() > MOST_SLOW {
+            return wrong("guard_slow has too many sockets");
+        }
+        if self.guard_slow.is_empty() && !self.slow_keys().is_empty() {
+            return wrong("a certificate is slow, but guard_slow has no socket");
+        }
+        if self.limits.slow_signatures == 0 {
+            return wrong("slow_signatures is 0");
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), StartError> {
+        self.check_slow()?;
         if self.workers == 0 || self.workers > 64 {
             return Err(StartError::Config(
                 "workers is not between 1 and 64".to_owned(),
@@ -298,6 +334,9 @@ mod tests {
             r#"{"role": "edge", "upstreams": {"x": {"servers": []}}}"#,
             r#"{"role": "edge", "upstreams": {"x": {"servers": ["a:1"], "tsl": {}}}}"#,
             r#"{"role": "other", "upstreams": {}}"#,
+            r#"{"role": "edge", "upstreams": {}, "limits": {"slow_signatures": 0}}"#,
+            r#"{"role": "edge", "upstreams": {}, "listeners": [{"name": "a", "sockets": [8],
+                "certificates": [{"chain": "", "key": 1, "algorithm": "rsa", "slow": true}]}]}"#,
             "[]",
         ] {
             assert!(Config::parse(text).is_err(), "{text}");

@@ -60,6 +60,8 @@ pub(crate) struct Builder {
     pub(crate) tickets: Arc<TicketKeys>,
     /// Names and sockets of the listeners, fixed at start.
     pub(crate) listeners: Vec<(String, Vec<i32>)>,
+    /// Threads for slow keys, fixed at start.
+    pub(crate) slow: usize,
 }
 
 impl Builder {
@@ -83,9 +85,11 @@ impl Builder {
             .iter()
             .map(|listener| (&listener.name, &listener.sockets))
             .eq(self.listeners.iter().map(|(name, sockets)| (name, sockets)));
+        let same = same && config.guard_slow.len() == self.slow;
         if config.role != self.role || config.workers != workers || !same {
             return Err(StartError::Config(
-                "role, workers and listeners cannot change without a restart".to_owned(),
+                "role, workers, listeners and guard_slow cannot change without a restart"
+                    .to_owned(),
             ));
         }
         Ok(())
@@ -176,7 +180,7 @@ impl Control {
                     Err(error) => self.refuse(&error.to_string()),
                 }
             }
-            Order::Guard if descriptors.len() == self.shared.workers => {
+            Order::Guard if descriptors.len() == self.shared.guard_sockets() => {
                 match self.replace_guard(descriptors) {
                     Ok(()) => self.tell(&json!({"event": "replaced"})),
                     Err(error) => self.refuse(&error.to_string()),
@@ -199,7 +203,7 @@ impl Control {
         let memfd = memfd
             .pop()
             .ok_or_else(|| StartError::Config("no configuration".to_owned()))?;
-        if !guard.is_empty() && guard.len() != self.shared.workers {
+        if !guard.is_empty() && guard.len() != self.shared.guard_sockets() {
             return Err(StartError::Config(
                 "wrong number of guard sockets".to_owned(),
             ));
@@ -232,6 +236,8 @@ impl Control {
         status.insert("connections".to_owned(), connections.into());
         status.insert("workers".to_owned(), self.shared.workers.into());
         status.insert("generation".to_owned(), self.shared.generation().into());
+        status.insert("keys".to_owned(), self.shared.guard.describe_keys().into());
+        status.insert("slow".to_owned(), self.shared.slow.describe());
         status.insert("draining".to_owned(), self.shared.is_draining().into());
         Value::Object(status)
     }

@@ -34,6 +34,8 @@ counted! {
     GuardLate => "guard_late",
     /// No guard is connected.
     GuardGone => "guard_gone",
+    /// Handshakes with a slow key that were refused because too many wait.
+    SlowRefused => "slow_refused",
     /// Requests with a head that was understood.
     Requests => "requests",
     /// Requests refused for their form.

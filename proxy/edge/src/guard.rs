@@ -2,28 +2,36 @@
 //!
 //! The wait blocks the worker: a signature takes guard microseconds, and its result feeds the handshake's transcript.
 //! A guard that does not answer is not asked again for a moment, and then only shortly, so that it cannot hold up
-//! connections that need nothing of it.
+//! connections that need nothing of it. Keys that take longer are asked by threads that may wait (`slow`), each over
+//! a socket of its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use unlatch_protocol::datagram::{Datagram, HEADER_BYTES, header};
 use unlatch_protocol::message::operation;
 use unlatch_protocol::{Refusal, Reply, TokenRequest};
 
 use crate::counters::{Count, Counters};
+use crate::latency::Latency;
 use crate::sys;
 use crate::worker;
 
 /// How long one answer may take.
 const WAIT: Duration = Duration::from_secs(2);
+/// How long a slow key may take: a little longer than guard waits for it, so that guard's reason comes first.
+const SLOW_WAIT: Duration = Duration::from_millis(2500);
 /// How long one may take that follows on a late one.
 const SHORT_WAIT: Duration = Duration::from_millis(100);
 /// How long a guard that was late is left alone.
 const PAUSE_MS: u64 = 1000;
+/// Most keys in `status`, which is one datagram.
+const SHOWN: usize = 400;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +44,15 @@ pub(crate) enum GuardError {
     Refused(Refusal),
     /// It answered something else.
     Confused,
+    /// This key is to be asked by a thread that may wait.
+    Slow(u16),
 }
 
-/// Every worker's socket to guard.
+/// Every worker's socket to guard, then those for slow keys.
 pub(crate) struct Guard {
+    workers: usize,
     links: Vec<Mutex<Link>>,
+    latencies: Mutex<BTreeMap<u16, Arc<Latency>>>,
 }
 
 struct Link {
@@ -53,19 +65,26 @@ struct Link {
 }
 
 impl Guard {
-    /// One socket for each worker; none where guard is not there yet.
-    pub(crate) fn new(workers: usize, sockets: Vec<OwnedFd>) -> io::Result<Self> {
-        let links = (0..workers).map(|_| Mutex::new(Link::new(None))).collect();
-        let guard = Self { links };
+    /// One socket for each worker and then for each slow thread; none where guard is not there yet.
+    pub(crate) fn new(workers: usize, slow: usize, sockets: Vec<OwnedFd>) -> io::Result<Self> {
+        let links = (0..workers + slow)
+            .map(|_| Mutex::new(Link::new(None)))
+            .collect();
+        let guard = Self {
+            workers,
+            links,
+            latencies: Mutex::default(),
+        };
         guard.replace(sockets)?;
         Ok(guard)
     }
 
     /// Use these sockets from now on: guard was restarted. A request under way ends first.
     pub(crate) fn replace(&self, sockets: Vec<OwnedFd>) -> io::Result<()> {
-        for socket in &sockets {
+        for (number, socket) in sockets.iter().enumerate() {
+            let is_slow = number >= self.workers;
             sys::set_nonblocking(socket.as_fd(), false)?;
-            sys::set_time_limit(socket.as_fd(), WAIT)?;
+            sys::set_time_limit(socket.as_fd(), if is_slow { SLOW_WAIT } else { WAIT })?;
         }
         for (link, socket) in self.links.iter().zip(sockets) {
             *lock(link) = Link::new(Some(socket));
@@ -93,6 +112,49 @@ impl Guard {
             Ok(Reply::Signature(signature)) => Ok(signature.to_vec()),
             _ => Err(GuardError::Confused),
         }
+    }
+
+    /// The same by a thread that may wait, over its own link. What a worker counts, it counts itself.
+    pub(crate) fn sign_slowly(
+        &self,
+        link: usize,
+        key: u16,
+        scheme: u16,
+        message: &[u8],
+    ) -> Result<Vec<u8>, GuardError> {
+        let mut room = [0; HEADER_BYTES + 1024];
+        let mut link = lock(self.links.get(link).ok_or(GuardError::Gone)?);
+        let length = link.exchange(
+            operation::SIGN,
+            key,
+            &scheme.to_be_bytes(),
+            message,
+            &mut room,
+        )?;
+        let datagram = Datagram::decode(room.get(..length).unwrap_or_default())
+            .map_err(|_| GuardError::Confused)?;
+        match Reply::decode(&datagram) {
+            Ok(Reply::Signature(signature)) => Ok(signature.to_vec()),
+            _ => Err(GuardError::Confused),
+        }
+    }
+
+    /// How long the signatures of a key take, over all configurations.
+    pub(crate) fn latency(&self, key: u16) -> Arc<Latency> {
+        Arc::clone(
+            lock(&self.latencies)
+                .entry(key)
+                .or_insert_with(|| Arc::new(Latency::new())),
+        )
+    }
+
+    /// For `status`: what each key that was asked took, at most [`SHOWN`] of them.
+    pub(crate) fn describe_keys(&self) -> Map<String, Value> {
+        lock(&self.latencies)
+            .iter()
+            .filter_map(|(key, latency)| Some((key.to_string(), latency.describe()?)))
+            .take(SHOWN)
+            .collect()
     }
 
     /// This node's ticket keys, read by `take` where they were received; the copy here is wiped.
@@ -154,13 +216,8 @@ impl Guard {
         if sys::coarse_ms() < link.paused_until {
             return Err(GuardError::Late);
         }
-        link.next_id = link.next_id.wrapping_add(1);
-        let id = link.next_id;
-        let mut head = header(operation, key, id, start.len() + rest.len()).to_vec();
-        head.extend_from_slice(start);
-        let answer = link.round_trip(&head, rest, id, room);
+        let answer = link.exchange(operation, key, start, rest, room);
         match answer {
-            Err(GuardError::Gone | GuardError::Confused) => link.socket = None,
             Err(GuardError::Late) => link.note_late(true),
             _ if link.is_late => link.note_late(false),
             _ => {}
@@ -177,6 +234,25 @@ impl Link {
             paused_until: 0,
             is_late: false,
         }
+    }
+
+    fn exchange(
+        &mut self,
+        operation: u8,
+        key: u16,
+        start: &[u8],
+        rest: &[u8],
+        room: &mut [u8],
+    ) -> Result<usize, GuardError> {
+        self.next_id = self.next_id.wrapping_add(1);
+        let id = self.next_id;
+        let mut head = header(operation, key, id, start.len() + rest.len()).to_vec();
+        head.extend_from_slice(start);
+        let answer = self.round_trip(&head, rest, id, room);
+        if matches!(answer, Err(GuardError::Gone | GuardError::Confused)) {
+            self.socket = None;
+        }
+        answer
     }
 
     fn note_late(&mut self, is_late: bool) {
@@ -231,16 +307,17 @@ fn verdict(error: &io::Error) -> GuardError {
     }
 }
 
-fn count(counters: &Counters, error: GuardError) {
+/// Count why there was no answer.
+pub(crate) fn count(counters: &Counters, error: GuardError) {
     counters.add(match error {
-        GuardError::Gone | GuardError::Confused => Count::GuardGone,
+        GuardError::Gone | GuardError::Confused | GuardError::Slow(_) => Count::GuardGone,
         GuardError::Late => Count::GuardLate,
         GuardError::Refused(_) => Count::GuardRefused,
     });
 }
 
-fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
-    link.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Guard {
@@ -258,6 +335,7 @@ impl fmt::Display for GuardError {
             Self::Late => f.write_str("guard does not answer"),
             Self::Refused(refusal) => write!(f, "guard refused: {}", refusal.name()),
             Self::Confused => f.write_str("guard answered something else"),
+            Self::Slow(key) => write!(f, "key {key} signs elsewhere"),
         }
     }
 }

@@ -5,8 +5,9 @@
 //! request and sends that over verified TLS.
 //!
 //! * [`http`] – HTTP/1.1 as a pure library: heads, chunks, routes, what goes on to whom.
-//! * `session`, `tls_stream`, `exchange`, `transfer` – one client, its TLS, one of its requests, the bytes of that.
+//! * `session`, `tls_stream`, `tls_step`, `exchange`, `transfer` – one client, its TLS, one of its requests, the bytes of that.
 //! * [`harness`] – doors for fuzzing.
+//! * `slow`, `handshake` – signatures that take long, off the workers.
 //! * `guard`, `signer`, `tickets`, `certificates`, `identity` – what of TLS needs secrets or decides about trust.
 //! * `run`, `control`, `serve`, `worker`, `shared`, `live` – the process, its supervisor, its threads.
 
@@ -25,9 +26,11 @@ mod egress;
 mod error;
 mod exchange;
 mod guard;
+mod handshake;
 pub mod harness;
 pub mod http;
 mod identity;
+mod latency;
 mod live;
 mod plan;
 mod pool;
@@ -37,8 +40,10 @@ mod serve;
 mod session;
 mod shared;
 mod signer;
+mod slow;
 mod sys;
 mod tickets;
+mod tls_step;
 mod tls_stream;
 mod transfer;
 mod upload;

@@ -29,6 +29,8 @@ pub(crate) struct EdgeLive {
 pub(crate) struct Listener {
     pub(crate) name: String,
     pub(crate) tls: Arc<ServerConfig>,
+    /// A key of its certificates signs slowly.
+    pub(crate) has_slow_key: bool,
     /// Set where clients must show certificates.
     pub(crate) client_cas: Option<ClientCas>,
 }
@@ -70,6 +72,7 @@ pub(crate) fn build_edge(
         limits: config.limits,
         servers,
         access_log: config.access_log != config::AccessLog::Switch(false),
+        slow_keys: config.slow_keys().len(),
         role: RoleLive::Edge(EdgeLive { listeners, routes }),
     })
 }
@@ -147,6 +150,10 @@ fn build_listener(
     Ok(Listener {
         name: listener.name.clone(),
         tls: Arc::new(tls),
+        has_slow_key: listener
+            .certificates
+            .iter()
+            .any(|certificate| certificate.slow),
         client_cas,
     })
 }
@@ -205,7 +212,7 @@ fn build_certificates(
         let leaf = EndEntityCert::try_from(leaf)
             .map_err(|error| StartError::certificate(&place, error))?;
         let names = leaf.valid_dns_names().map(str::to_owned).collect();
-        let key = GuardKey::new(Arc::clone(guard), certificate.key, kind);
+        let key = GuardKey::new(Arc::clone(guard), certificate.key, kind, certificate.slow);
         entries.push((
             Arc::new(CertifiedKey::new(chain, Arc::new(key))),
             kind,

@@ -15,6 +15,7 @@ use crate::error::StartError;
 use crate::guard::Guard;
 use crate::serve;
 use crate::shared::Shared;
+use crate::slow::SlowSigner;
 use crate::sys;
 use crate::tickets::TicketKeys;
 
@@ -92,9 +93,14 @@ pub(crate) fn run(
     let guard_sockets = config
         .guard
         .iter()
+        .chain(&config.guard_slow)
         .map(|fd| sys::inherit(*fd))
         .collect::<io::Result<Vec<_>>>()?;
-    let guard = Arc::new(Guard::new(config.workers, guard_sockets)?);
+    let guard = Arc::new(Guard::new(
+        config.workers,
+        config.guard_slow.len(),
+        guard_sockets,
+    )?);
     let builder = Builder {
         role: config.role,
         tickets: Arc::new(TicketKeys::new(Arc::clone(&guard))),
@@ -103,6 +109,7 @@ pub(crate) fn run(
             .iter()
             .map(|listener| (listener.name.clone(), listener.sockets.clone()))
             .collect(),
+        slow: config.guard_slow.len(),
     };
     let live = builder.build(&config, 1, &guard)?;
     let peer = config
@@ -111,7 +118,9 @@ pub(crate) fn run(
         .map(sys::inherit)
         .transpose()?;
     let (log, writer) = open_log(&config)?;
-    let shared = Arc::new(Shared::new(config.workers, guard, live, peer, log.clone())?);
+    let slow = SlowSigner::start(&guard, config.guard_slow.len(), config.workers)?;
+    let shared = Shared::new(config.workers, guard, slow, live, peer, log.clone())?;
+    let shared = Arc::new(shared);
     let ended = Arc::new(sys::bell()?);
     let workers = start_workers(&config, &shared, &ended)?;
     Control {

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use rustls::HandshakeKind;
 use rustls::pki_types::UnixTime;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConfig, UnbufferedServerConnection};
 use tokio::net::TcpStream;
 use unlatch_protocol::CallerCertificate;
 
@@ -17,10 +17,13 @@ use crate::deadlines::Deadline;
 use crate::dial::before;
 use crate::downstream::Client;
 use crate::exchange::{self, After};
+use crate::guard;
+use crate::handshake::Unsigned;
 use crate::http::head::{empty_lines, find_end};
 use crate::live::Listener;
 use crate::reply::reply;
 use crate::shared::{Live, RoleLive};
+use crate::slow::{Refused, guard_error};
 use crate::tls_stream::Broken;
 use crate::worker::{self, Admission, Worker};
 
@@ -76,14 +79,20 @@ impl Session {
         live: Arc<Live>,
         listener: usize,
     ) -> Option<Self> {
-        let tls = Arc::clone(&listener_of(&live, listener)?.tls);
+        let place = listener_of(&live, listener)?;
+        let tls = Arc::clone(&place.tls);
         let deadline = poll_fn(|cx| Poll::Ready(worker.deadlines.enter(cx))).await;
         deadline.set(live.timeouts.handshake);
-        let mut client = Client::new(io, UnbufferedServerConnection::new(tls).ok()?);
-        let Some(Ok(server_name)) = before(&deadline, shake_hands(&mut client)).await else {
+        let mut client = Client::new(io, UnbufferedServerConnection::new(Arc::clone(&tls)).ok()?);
+        if place.has_slow_key {
+            client.remember();
+        }
+        let handshake = shake_hands(worker, &mut client, &tls);
+        let Some(Ok(server_name)) = before(&deadline, handshake).await else {
             worker.counters().add(Count::HandshakesFailed);
             return None;
         };
+        client.forget();
         worker.counters().add(Count::Handshakes);
         if client.facts().handshake_kind() == Some(HandshakeKind::Resumed) {
             worker.counters().add(Count::Resumed);
@@ -255,7 +264,11 @@ impl Session {
 }
 
 /// Until both sides agree; gives the name that the client asks for.
-async fn shake_hands(client: &mut Client) -> Result<Option<Box<str>>, Broken> {
+async fn shake_hands(
+    worker: &Worker,
+    client: &mut Client,
+    tls: &Arc<ServerConfig>,
+) -> Result<Option<Box<str>>, Broken> {
     let mut server_name = None;
     while client.is_handshaking() {
         let filled = poll_fn(|cx| {
@@ -265,6 +278,10 @@ async fn shake_hands(client: &mut Client) -> Result<Option<Box<str>>, Broken> {
             filled
         })
         .await;
+        if let Some(unsigned) = client.take_unsigned() {
+            // Boxed, so that other connections do not carry this state.
+            Box::pin(sign_elsewhere(worker, client, Arc::clone(tls), unsigned)).await?;
+        }
         if !client.is_flushed() {
             poll_fn(|cx| client.poll_flush(cx)).await?;
         }
@@ -274,6 +291,38 @@ async fn shake_hands(client: &mut Client) -> Result<Option<Box<str>>, Broken> {
         }
     }
     Ok(server_name)
+}
+
+/// Let a thread that may wait bring the handshake past its signature; given up when the client hangs up.
+async fn sign_elsewhere(
+    worker: &Worker,
+    client: &mut Client,
+    tls: Arc<ServerConfig>,
+    unsigned: Unsigned,
+) -> Result<(), Broken> {
+    worker.counters().add(Count::Signatures);
+    let refuse = |client: &Client, count| {
+        worker.counters().add(count);
+        client.send_internal_error();
+        Err(Broken)
+    };
+    let mut place = match worker.shared.slow.enter(tls, unsigned) {
+        Ok(place) => place,
+        Err(Refused::Full) => return refuse(client, Count::SlowRefused),
+        Err(Refused::Late) => return refuse(client, Count::GuardLate),
+    };
+    let outcome = poll_fn(|cx| match Pin::new(&mut place).poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Ok(outcome)),
+        Poll::Pending => client.poll_gone(cx).map(|()| Err(Broken)),
+    })
+    .await?;
+    let Some(outcome) = outcome else {
+        return refuse(client, Count::GuardLate);
+    };
+    if let Some(error) = outcome.error.as_ref().and_then(guard_error) {
+        guard::count(worker.counters(), error);
+    }
+    client.adopt(outcome)
 }
 
 fn listener_of(live: &Live, position: usize) -> Option<&Listener> {

@@ -11,6 +11,7 @@ use crate::egress::EgressLive;
 use crate::guard::Guard;
 use crate::live::EdgeLive;
 use crate::pool::Pools;
+use crate::slow::SlowSigner;
 use crate::sys;
 
 /// One configuration, built and checked. Never changed, only replaced.
@@ -22,6 +23,8 @@ pub(crate) struct Live {
     /// Addresses of all upstream servers; upstreams name them by position.
     pub(crate) servers: Vec<String>,
     pub(crate) access_log: bool,
+    /// How many keys sign slowly.
+    pub(crate) slow_keys: usize,
     pub(crate) role: RoleLive,
 }
 
@@ -52,6 +55,7 @@ pub(crate) enum RoleLive {
 pub(crate) struct Shared {
     pub(crate) workers: usize,
     pub(crate) guard: Arc<Guard>,
+    pub(crate) slow: Arc<SlowSigner>,
     pub(crate) counters: Vec<Counters>,
     pub(crate) log: LogSink,
     generation: AtomicU64,
@@ -68,13 +72,16 @@ impl Shared {
     pub(crate) fn new(
         workers: usize,
         guard: Arc<Guard>,
+        slow: Arc<SlowSigner>,
         live: Live,
         peer: Option<OwnedFd>,
         log: LogSink,
     ) -> std::io::Result<Self> {
+        slow.configure(live.limits.slow_signatures, live.slow_keys);
         Ok(Self {
             workers,
             guard,
+            slow,
             counters: (0..workers).map(|_| Counters::new()).collect(),
             log,
             generation: AtomicU64::new(live.generation),
@@ -98,9 +105,16 @@ impl Shared {
         Arc::clone(&lock(&self.live))
     }
 
+    /// How many sockets guard gives.
+    pub(crate) fn guard_sockets(&self) -> usize {
+        self.workers + self.slow.threads()
+    }
+
     /// New handshakes and requests see `live` from now on.
     pub(crate) fn publish(&self, live: Live) {
         let generation = live.generation;
+        self.slow
+            .configure(live.limits.slow_signatures, live.slow_keys);
         *lock(&self.live) = Arc::new(live);
         self.generation.store(generation, Ordering::Release);
     }

@@ -1,11 +1,14 @@
 //! A private key that is somewhere else: rustls asks this for signatures, this asks guard.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, OtherError, SignatureAlgorithm, SignatureScheme};
 
-use crate::guard::Guard;
+use crate::guard::{Guard, GuardError};
+use crate::latency::Latency;
+use crate::slow;
 
 /// One of guard's keys.
 #[derive(Debug)]
@@ -13,6 +16,9 @@ pub(crate) struct GuardKey {
     guard: Arc<Guard>,
     key: u16,
     kind: KeyKind,
+    /// Workers do not wait for it.
+    is_slow: bool,
+    latency: Arc<Latency>,
 }
 
 /// What a key can sign with.
@@ -58,8 +64,14 @@ impl KeyKind {
 }
 
 impl GuardKey {
-    pub(crate) fn new(guard: Arc<Guard>, key: u16, kind: KeyKind) -> Self {
-        Self { guard, key, kind }
+    pub(crate) fn new(guard: Arc<Guard>, key: u16, kind: KeyKind, is_slow: bool) -> Self {
+        Self {
+            latency: guard.latency(key),
+            guard,
+            key,
+            kind,
+            is_slow,
+        }
     }
 }
 
@@ -74,6 +86,8 @@ impl SigningKey for GuardKey {
             guard: Arc::clone(&self.guard),
             key: self.key,
             scheme,
+            is_slow: self.is_slow,
+            latency: Arc::clone(&self.latency),
         }))
     }
 
@@ -87,13 +101,22 @@ struct GuardSigner {
     guard: Arc<Guard>,
     key: u16,
     scheme: SignatureScheme,
+    is_slow: bool,
+    latency: Arc<Latency>,
 }
 
 impl Signer for GuardSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        self.guard
-            .sign(self.key, self.scheme.into(), message)
-            .map_err(|error| Error::Other(OtherError(Arc::new(error))))
+        let started = Instant::now();
+        let signature = if self.is_slow {
+            slow::sign(self.key, self.scheme, message)
+        } else {
+            self.guard.sign(self.key, self.scheme.into(), message)
+        };
+        if !matches!(signature, Err(GuardError::Slow(_))) {
+            self.latency.note(started.elapsed(), signature.is_ok());
+        }
+        signature.map_err(|error| Error::Other(OtherError(Arc::new(error))))
     }
 
     fn scheme(&self) -> SignatureScheme {

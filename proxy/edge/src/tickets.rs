@@ -228,7 +228,7 @@ mod tests {
             ask_at: u64::MAX,
         };
         Arc::new(TicketKeys {
-            guard: Arc::new(Guard::new(1, Vec::new()).unwrap()),
+            guard: Arc::new(Guard::new(1, 0, Vec::new()).unwrap()),
             state: Mutex::new(state),
         })
     }
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn without_keys_there_are_no_tickets() {
-        let guard = Arc::new(Guard::new(1, Vec::new()).unwrap());
+        let guard = Arc::new(Guard::new(1, 0, Vec::new()).unwrap());
         let ticketer = Ticketer::new(Arc::new(TicketKeys::new(guard)), "a:443", None);
 
         assert_eq!(None, ticketer.encrypt(SESSION));

@@ -1,22 +1,20 @@
 //! TLS over one TCP connection, with rustls's unbuffered API for its whole life: towards clients and, in egress,
 //! towards upstreams.
-//!
-//! rustls hands back what the caller must do next; three rules keep its state machine right:
-//! every `EncodeTlsData` is encoded (dropping it loses the chunk); after a deframed Finished the next record of the
-//! same read comes as `ReadTraffic` before `WriteTraffic`; ALPN and version are read after the handshake.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, UnbufferedStatus, WriteTraffic};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, WriteTraffic};
 use rustls::{CommonState, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffers::{self, SEALED_READ};
+use crate::handshake::{Outcome, Record, Unsigned};
+use crate::slow;
+use crate::tls_step::{Fault, Progress, Side, step};
 
 /// What stays allocated for a connection that waits.
 const KEPT_OUTBOX: usize = 4 * 1024;
@@ -27,50 +25,6 @@ const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 /// The network, or TLS, failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken;
-
-/// One of the two ends of TLS. rustls has the same methods for both, but no trait.
-pub(crate) trait Side {
-    type Data;
-    /// Received plaintext may hold a token: every buffer is wiped.
-    const WIPES: bool;
-    fn process<'c, 'i>(
-        &'c mut self,
-        received: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
-    fn state(&self) -> &CommonState;
-}
-
-impl Side for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-    const WIPES: bool = false;
-
-    fn process<'c, 'i>(
-        &'c mut self,
-        received: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(received)
-    }
-
-    fn state(&self) -> &CommonState {
-        self
-    }
-}
-
-impl Side for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-    const WIPES: bool = true;
-
-    fn process<'c, 'i>(
-        &'c mut self,
-        received: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(received)
-    }
-
-    fn state(&self) -> &CommonState {
-        self
-    }
-}
 
 /// A connection.
 pub(crate) struct TlsStream<S: Side> {
@@ -86,6 +40,8 @@ pub(crate) struct TlsStream<S: Side> {
     ended: bool,
     /// The connection ended, but the peer did not say so in TLS: somebody may have cut it off.
     was_cut: bool,
+    /// Kept during handshakes that may have to be run again elsewhere.
+    record: Option<Box<Record>>,
 }
 
 impl<S: Side> TlsStream<S> {
@@ -100,7 +56,41 @@ impl<S: Side> TlsStream<S> {
             sent: 0,
             ended: false,
             was_cut: false,
+            record: None,
         }
+    }
+
+    /// Keep what comes until [`TlsStream::forget`]: a slow key may be asked.
+    pub(crate) fn remember(&mut self) {
+        self.record = Some(Box::default());
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.record = None;
+    }
+
+    /// What another thread needs to go on, if a slow key was asked. This connection does nothing before
+    /// [`TlsStream::adopt`] but tell whether the peer is still there.
+    pub(crate) fn take_unsigned(&mut self) -> Option<Unsigned> {
+        let record = self.record.take()?;
+        if !record.is_unsigned() {
+            self.record = Some(record);
+            return None;
+        }
+        record.into_unsigned()
+    }
+
+    /// Ready when the peer hangs up; what it sends stays unread.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(self.io.poll_peek(cx, &mut ReadBuf::new(&mut [0]))) {
+            Ok(length) if length > 0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Say that it was our fault, and why nobody else need know.
+    pub(crate) fn send_internal_error(&self) {
+        let _ = self.io.try_write(&INTERNAL_ERROR);
     }
 
     /// What was agreed in the handshake.
@@ -147,6 +137,12 @@ impl<S: Side> TlsStream<S> {
                 self.ended = true;
                 return Poll::Ready(Ok(()));
             }
+            if let Some(record) = &mut self.record {
+                // TLS decrypts in place.
+                if !record.note_received(&buffer[kept..kept + length]) {
+                    return Poll::Ready(Err(Broken));
+                }
+            }
             buffer[..kept].copy_from_slice(&self.partial);
             let received = &mut buffer[..kept + length];
             let used = buffers::with_sealed(|sealed| self.advance(received, sealed));
@@ -177,45 +173,31 @@ impl<S: Side> TlsStream<S> {
 
     /// Run TLS over received bytes; gives how many of them it used up.
     fn advance(&mut self, received: &mut [u8], sealed: &mut [u8]) -> Result<usize, Broken> {
-        let (mut used, mut written) = (0, 0);
-        loop {
-            let UnbufferedStatus { discard, state, .. } = self.tls.process(&mut received[used..]);
-            let mut is_done = false;
-            match state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    written += data.encode(&mut sealed[written..]).map_err(|_| Broken)?;
+        let mut progress = Progress::default();
+        let result = step(
+            self.tls.as_mut(),
+            received,
+            sealed,
+            &mut self.inbox,
+            &mut progress,
+        );
+        self.ended |= progress.ended;
+        match result {
+            Ok(()) => {}
+            Err(Fault::Broken) => return Err(Broken),
+            Err(Fault::Tls(error)) => {
+                if let (Some(record), Some(key)) = (&mut self.record, slow::slow_key(&error)) {
+                    record.wait_for(key);
+                    return Ok(received.len());
                 }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while let Some(record) = traffic.next_record() {
-                        self.inbox
-                            .extend_from_slice(record.map_err(|_| Broken)?.payload);
-                    }
-                }
-                Ok(ConnectionState::PeerClosed) => self.ended = true,
-                Ok(ConnectionState::Closed) => {
-                    self.ended = true;
-                    is_done = true;
-                }
-                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {
-                    is_done = true
-                }
-                // Early data is not enabled.
-                Ok(_) => return Err(Broken),
-                Err(error) => {
-                    self.send_alert(&error, sealed, written);
-                    return Err(Broken);
-                }
-            }
-            used += discard;
-            if is_done {
-                break;
+                self.send_alert(&error, sealed, progress.written);
+                return Err(Broken);
             }
         }
-        if written > 0 {
-            self.send(&sealed[..written])?;
+        if progress.written > 0 {
+            self.send(&sealed[..progress.written])?;
         }
-        Ok(used)
+        Ok(progress.used)
     }
 
     /// Tell the peer why, as far as that goes without waiting.
@@ -277,6 +259,9 @@ impl<S: Side> TlsStream<S> {
 
     /// Send ciphertext, now as far as possible, the rest by [`TlsStream::poll_flush`].
     fn send(&mut self, sealed: &[u8]) -> Result<(), Broken> {
+        if let Some(record) = &mut self.record {
+            record.note_sent(sealed.len());
+        }
         let mut sent = 0;
         if self.outbox.is_empty() {
             match self.io.try_write(sealed) {
@@ -372,5 +357,21 @@ impl<S: Side> TlsStream<S> {
     pub(crate) fn is_stale(&self) -> bool {
         let is_quiet = matches!(self.io.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         !is_quiet || self.ended || !self.inbox.is_empty() || !self.partial.is_empty()
+    }
+}
+
+impl TlsStream<UnbufferedServerConnection> {
+    /// Go on with the connection that another thread brought past its signature.
+    pub(crate) fn adopt(&mut self, outcome: Outcome) -> Result<(), Broken> {
+        let Some(tls) = outcome.tls else {
+            return Err(Broken);
+        };
+        self.tls = tls;
+        if let Some(error) = outcome.error {
+            buffers::with_sealed(|sealed| self.send_alert(&error, sealed, 0));
+            return Err(Broken);
+        }
+        self.keep(&outcome.partial);
+        self.send(&outcome.output)
     }
 }

@@ -49,6 +49,7 @@ pub(crate) fn build(config: &Config, generation: u64) -> Result<Live, StartError
         limits: config.limits,
         servers,
         access_log: false,
+        slow_keys: 0,
         role: RoleLive::Egress(EgressLive { routes }),
     })
 }
