@@ -34,6 +34,7 @@ STATUS: Final = 0x44
 DROP: Final = 0x45
 SETTINGS: Final = 0x46
 RESHARE: Final = 0x47
+CUSTODIAN: Final = 0x48
 REPLY: Final = 0x80
 REFUSED: Final = 0xFF
 
@@ -208,6 +209,21 @@ class GuardControl:
         if role == "edge":
             rights |= {"node": node, "keys": keys, "rate": rate}
         await self._ask(WORKER, rights, descriptors=[connection])
+
+    async def custodian(
+        self, connection: int, *, number: int, hardware: str, keys: list[dict[str, Any]], pin: str | None
+    ) -> None:
+        """Introduce a custodian, or a restarted one under its old number.
+
+        Args:
+            connection: guard's end of its SEQPACKET pair; guard gets a copy.
+            number: 0 to 15.
+            hardware: the token's URI, or "tpm"; a sealed PIN goes only to the one that it names.
+            keys: `{"id": the custodian's number of the key, "name": what certificates call it}`.
+            pin: name of the sealed secret that holds the PIN.
+        """
+        content = {"id": number, "hardware": hardware, "keys": keys, "pin": pin}
+        await self._ask(CUSTODIAN, content, descriptors=[connection])
 
     async def csr(self, name: str) -> str:
         """A certificate request in PEM for the sealed names of this key.

@@ -82,6 +82,15 @@ def _sealed_name(text: str) -> str:
     return text
 
 
+def _key_name(text: str) -> str:
+    kind = text.partition(":")[0]
+    if kind == "sealed":
+        return _sealed_name(text)
+    if kind not in ("pkcs11", "file") or len(text) <= len(kind) + 1:
+        raise ValueError(f"{text!r} is not sealed:NAME, pkcs11:URI or file:PATH of a key in hardware")
+    return text
+
+
 def _host_pattern(text: str) -> str:
     if not _HOST.fullmatch(text):
         raise ValueError(f"{text!r} is not a host name or *.name")
@@ -108,6 +117,7 @@ Size = Annotated[
 ]
 BindAddress = Annotated[str, AfterValidator(_bind_address)]
 ServerAddress = Annotated[str, AfterValidator(_server_address)]
+KeyName = Annotated[str, AfterValidator(_key_name)]
 SealedName = Annotated[str, AfterValidator(_sealed_name)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 PathPattern = Annotated[str, AfterValidator(_path_pattern)]
@@ -145,7 +155,14 @@ class Certificate(Section):
     """A public chain file and the name of its key."""
 
     chain: Path
-    key: SealedName
+    key: KeyName = Field(
+        description="sealed:NAME, pkcs11:URI, or file:PATH of a PEM that names a key in a token or TPM"
+    )
+
+    @property
+    def is_in_hardware(self) -> bool:
+        """Whether a custodian has the key."""
+        return not self.key.startswith("sealed:")
 
 
 class Listener(Section):
@@ -295,6 +312,27 @@ class Guard(Section):
     )
 
 
+class Pkcs11Module(Section):
+    """How one PKCS#11 module is used; named as in the keys' URIs, by path or name, or "" where they name none."""
+
+    module: str = ""
+    parameters: str | None = Field(default=None, description="initialisation string, for NSS")
+    sessions: int = Field(default=4, ge=1, le=64)
+    read: list[str] = Field(default=[], description="files and folders that it may read")
+    write: list[str] = Field(default=[], description="files and folders that it may write")
+    sockets: Literal["none", "unix", "network"] | None = None
+
+
+class Hardware(Section):
+    """Tokens and TPMs that hold keys."""
+
+    tcti: str | None = Field(default=None, description="how the TPM is reached; default: the kernel's device")
+    pkcs11: list[Pkcs11Module] = []
+    pins: dict[str, SealedName] = Field(
+        default={}, description="by the token's URI: the sealed secret that holds its PIN"
+    )
+
+
 class Users(Section):
     """Whom guard, edge and egress become where the proxy is started as root; a name or a number."""
 
@@ -309,6 +347,7 @@ class Config(Section):
     unlock: Unlock
     guard: Guard = Guard()
     users: Users = Users()
+    hardware: Hardware = Hardware()
     listeners: list[Listener] = Field(min_length=1)
     routes: list[Route] = Field(min_length=1)
     upstreams: dict[str, Upstream]

@@ -20,6 +20,7 @@ from typing import Any
 from unlatch.errors import ConfigError, UnavailableError, UnlatchError
 from unlatch.proxy import config_file, users
 from unlatch.proxy.config_file import LoadedConfig
+from unlatch.proxy.custodians import Custodians
 from unlatch.proxy.door import Door
 from unlatch.proxy.guard_process import Guard
 from unlatch.proxy.log import log
@@ -48,6 +49,7 @@ class Supervisor:
         self._door = Door([address for one in self._config.listeners for address in one.bind], workers=count)
         self._users = users.choose_for_this_host(self._config.users.model_dump())
         self._workers = Workers(self._door, count=count, users=self._users)
+        self._custodians = Custodians([], pins={})
         self._guard: Guard | None = None
         self._keys: dict[str, KeyInfo] = {}
         self._served_once = False
@@ -175,6 +177,8 @@ class Supervisor:
 
     async def _start_serving(self) -> None:
         assert self._guard
+        self._custodians = Custodians(self._wiring.custodians, pins=self._wiring.pins)
+        await self._custodians.start(self._guard)
         await self._configure(self._wiring)
         await self._workers.start(self._guard, self._wiring, self._keys)
         self._door.open()
@@ -201,6 +205,7 @@ class Supervisor:
         tasks = {
             "guard": asyncio.create_task(self._guard.process.wait()),
             "relock": asyncio.create_task(self._relock.wait()),
+            "custodians": asyncio.create_task(self._custodians.keep(self._guard)),
             "edge": asyncio.create_task(self._keep("edge")),
             "egress": asyncio.create_task(self._keep("egress")),
         }
@@ -248,6 +253,7 @@ class Supervisor:
         """Shut the door, end edge and egress, end guard: what it held is wiped with it."""
         self._door.shut()
         await self._workers.end(drain)
+        await self._custodians.end()
         guard, self._guard = self._guard, None
         if guard is not None:
             await guard.end()
@@ -275,6 +281,10 @@ class Supervisor:
                     f"{name} cannot change while the proxy runs",
                     hint="restart it: unlatch serve asks for approval again",
                 )
+        if wiring.custodians != self._wiring.custodians or before.hardware != after.hardware:
+            raise ConfigError(
+                "keys in hardware cannot come or go while the proxy runs", hint="restart the proxy"
+            )
         if [one.bind for one in before.listeners] != [one.bind for one in after.listeners]:
             raise ConfigError(
                 "the addresses of listeners cannot change while the proxy runs", hint="restart the proxy"
@@ -304,7 +314,7 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         """What `unlatch status` shows."""
-        children = self._workers.describe()
+        children = self._workers.describe() | self._custodians.describe()
         if self._guard is not None:
             children["guard"] = {"pid": self._guard.process.pid}
             if self.state == "serving":

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from unlatch.errors import ConfigError
@@ -41,6 +42,14 @@ class Wiring:
     loaded: LoadedConfig
     chains: dict[str, str]
     guard: dict[str, Any]
+    custodians: list[dict[str, Any]] = field(default_factory=list)
+    """What each custodian is started with."""
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """By token: the name of the sealed secret with its PIN."""
+        pins = self.loaded.config.hardware.pins
+        return {token: name.removeprefix("sealed:") for token, name in pins.items()}
 
     @property
     def needs_egress(self) -> bool:
@@ -62,6 +71,7 @@ class Wiring:
                     "key": keys[certificate.key.removeprefix("sealed:")].id,
                     "algorithm": keys[certificate.key.removeprefix("sealed:")].algorithm,
                 }
+                | ({"slow": True} if certificate.is_in_hardware else {})
                 for certificate in listener.certificates
             ]
             client_ca = None
@@ -155,7 +165,31 @@ def read_wiring(loaded: LoadedConfig, ids: RouteIds) -> Wiring:
         for entry in [_inject(loaded, number, route, route.inject, ids)]
     ]
     guard = {"certificates": certificates, "inject": inject, "unbound": loaded.config.unlock.unbound}
-    return Wiring(loaded=loaded, chains=chains, guard=guard)
+    return Wiring(loaded=loaded, chains=chains, guard=guard, custodians=_custodians(loaded))
+
+
+def _custodians(loaded: LoadedConfig) -> list[dict[str, Any]]:
+    """The custodians that the certificates' keys need; the key's name is what the configuration calls it."""
+    references: dict[str, bytes] = {}
+    for number, listener in enumerate(loaded.config.listeners):
+        for index, certificate in enumerate(listener.certificates):
+            if certificate.key.startswith("pkcs11:"):
+                references[certificate.key] = certificate.key.encode()
+            elif certificate.key.startswith("file:"):
+                place = f"listeners[{number}].certificates[{index}].key"
+                path = Path(certificate.key.removeprefix("file:"))
+                references[certificate.key] = loaded.read(path, place=place)
+    if not references:
+        return []
+    from unlatch.memguard.custodian.plan import Options, plan
+
+    hardware = loaded.config.hardware
+    options = {
+        one.module: Options(one.parameters, one.sessions, tuple(one.read), tuple(one.write), one.sockets)
+        for one in hardware.pkcs11
+    }
+    configs, _ = plan(references, tcti=hardware.tcti, options=options)
+    return configs
 
 
 def _inject(loaded: LoadedConfig, number: int, route: Route, inject: Inject, ids: RouteIds) -> dict[str, Any]:
