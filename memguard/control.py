@@ -151,7 +151,7 @@ class GuardControl:
         Args:
             reshare_ms: time between two changes of every share, 100 to 3 600 000; 5000 if never said.
             require: protections that must be there, of "memfd_secret", "keyring", "all_locked".
-            never_joined: names of RSA keys that are never whole, not even to sign (about fifteen times the cost).
+            never_joined: names of RSA keys that are never whole, not even to sign (seven to fifteen times the cost).
 
         Raises:
             ConfigError: a required protection is missing; nothing changed.

@@ -6,7 +6,7 @@
 //! * [`Split`] – A = secret ⊕ pad; joined in locked memory for one use, then wiped. Tokens, ticket chains, RSA factors.
 //! * [`SplitScalar`] – d = d1 + d2 modulo the group's order; A holds d1, the pad gives d2. Never joined. Beside them lie
 //!   two seeds for nonces, one in A, one from the pad.
-//! * [`SplitInteger`] – e = A − pad over the integers; for RSA exponents that are never joined.
+//! * [`SplitInteger`] – d = A − pad over the integers; for RSA exponents that are never joined.
 //!
 //! Rule 1: a change of both parts is computed from the difference of the two pads, so no change joins anything.
 //! Rule 2: every A has two slots and there are two roots. A change fills the ones that are not in use, and one
@@ -34,8 +34,6 @@ pub(crate) use stack::with_wiped_stack;
 
 /// Bytes of a nonce seed.
 pub(crate) const SEED_BYTES: usize = 32;
-/// By how much the pad of an integer is longer than the integer: what it hides, it hides but for 2^-128.
-const MASK_BYTES: usize = 16;
 
 /// Every share of one guard.
 #[derive(Clone)]
@@ -330,16 +328,24 @@ impl<F: Field + 'static> SplitScalar<F> {
     }
 }
 
-/// A non-negative integer as A − pad, where the pad is [`MASK_BYTES`] longer than the integer.
+/// An RSA private exponent d as A − pad over the integers.
+///
+/// The pad is uniform over half of d's range, so A hides the lower bits but for 2^-128 and more, and the highest ones only
+/// in part. Those are no secret: d = (1 + k·(n − p − q + 1)) / e for some k below e, so n and e tell the upper half of d to
+/// whoever tries every k.
 pub(crate) struct SplitInteger(Arc<Share<Difference>>);
 
 struct Difference;
 
-/// The pad as an integer with the length of A: its highest byte is 0, so that A does not overflow.
+/// The pad as an integer with the length of A, which is one byte longer than d. The highest bit that d can have is 0, so
+/// that A rarely needs that byte.
 fn integer(pad: &Pad, len: usize) -> io::Result<LockedBytes> {
     let mut bytes = LockedBytes::zeroed(len)?;
     pad.apply(bytes.expose_mut());
-    bytes.expose_mut()[0] = 0;
+    if let [carry, highest, ..] = bytes.expose_mut() {
+        *carry = 0;
+        *highest &= 0x7f;
+    }
     Ok(bytes)
 }
 
@@ -365,7 +371,7 @@ impl Form for Difference {
 impl SplitInteger {
     /// Split a number, big-endian.
     pub(crate) fn new(store: &Store, whole: &[u8]) -> io::Result<Self> {
-        let len = whole.len() + MASK_BYTES + 1;
+        let len = whole.len() + 1;
         let share = store.add(|pad| {
             let mut first = integer(pad, len)?;
             let mut whole_at_length = LockedBytes::zeroed(len)?;

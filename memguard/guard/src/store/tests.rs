@@ -240,7 +240,7 @@ fn each_part_alone_is_uniform() {
         joined.extend(first(&zeros.0));
         pads.extend(pad(&zeros.0, 64));
         summed.extend(first(&number.0));
-        integers.extend(&first(&integer.0)[1..]);
+        integers.extend(&first(&integer.0)[2..]);
         store.reshare().unwrap();
     }
     for bytes in [joined, pads, summed, integers] {
