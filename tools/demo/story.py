@@ -81,7 +81,6 @@ def approve(stage: Stage, line: str, *, auto: bool) -> None:
         say(
             f"  cd {stage.folder} && XDG_CONFIG_HOME={config} {sys.executable} -m unlatch {' '.join(arguments)}"
         )
-        say("or press a to approve here with the same throw-away key")
         if not wait_for_key_or_approval(stage):
             return
     stage.cast.run(*arguments)
@@ -93,7 +92,8 @@ def wait_for_key_or_approval(stage: Stage) -> bool:
     before = termios.tcgetattr(descriptor)
     deadline = time.monotonic() + WAIT_SECONDS
     try:
-        tty.setcbreak(descriptor)
+        tty.setcbreak(descriptor)  # before anybody is asked to press: the change discards what was typed
+        say("or press a to approve here with the same throw-away key")
         while time.monotonic() < deadline:
             if (stage.folder / "proxy.log").read_text().count('"event": "serving"'):
                 return False
