@@ -113,6 +113,13 @@ class Memory:
         finally:
             os.close(shared)
 
+    def still_has(self, start: int) -> bool:
+        """Whether an address is mapped now: what was given back meanwhile holds nothing."""
+        try:
+            return any(one.start <= start < one.end for one in _mappings(self.pid))
+        except OSError:
+            return False
+
     def _present(self, mapping: Mapping) -> Iterator[tuple[int, int]]:
         """Ranges of pages that this process has, in memory or swapped out."""
         begin: int | None = None
@@ -154,7 +161,7 @@ def opened(pid: int) -> Iterator[Memory]:
     """
     with ExitStack() as stack:
         try:
-            lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+            mappings = _mappings(pid)
             memory, pagemap = (
                 os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("mem", "pagemap")
             )
@@ -164,10 +171,14 @@ def opened(pid: int) -> Iterator[Memory]:
             ) from error
         for descriptor in (memory, pagemap):
             stack.callback(os.close, descriptor)
-        mappings = tuple(one for line in lines if (one := Mapping.parse(line)) is not None)
         if not mappings:
             raise NotReadableError(f"process {pid} has no memory: it ended, or is the kernel's")
         yield Memory(pid, mappings, memory, pagemap)
+
+
+def _mappings(pid: int) -> tuple[Mapping, ...]:
+    lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    return tuple(one for line in lines if (one := Mapping.parse(line)) is not None)
 
 
 def _read(

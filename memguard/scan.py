@@ -171,12 +171,13 @@ def scan(pid: int, index: Index, *, marks: Mapping[str, bytes] | None = None) ->
     try:
         with opened(pid) as memory:
             for mapping in memory.mappings:
-                reported = 0
+                reported, is_gone = 0, None  # asked once for each stretch of pages that cannot be read
                 for block in _blocks(memory, mapping, buffer, index):
                     if block.data is None:
-                        unreadable[mapping.kind] += block.size
+                        is_gone = not memory.still_has(block.start) if is_gone is None else is_gone
+                        unreadable[mapping.kind] += 0 if is_gone else block.size
                         continue
-                    fresh = max(block.start, reported)
+                    fresh, is_gone = max(block.start, reported), None
                     read += block.size - block.kept
                     for name in [
                         name for name, mark in missing.items() if any(True for _ in _find(block.data, mark))
@@ -192,7 +193,7 @@ def scan(pid: int, index: Index, *, marks: Mapping[str, bytes] | None = None) ->
         buffer[:] = bytes(len(buffer))
     if read == 0:
         raise NotReadableError(f"no page of process {pid} could be read", hint="did it end?")
-    return Report(tuple(runs), read, dict(unreadable), frozenset(marks or {}) - frozenset(missing))
+    return Report(tuple(runs), read, dict(+unreadable), frozenset(marks or {}) - frozenset(missing))
 
 
 def _blocks(memory: Memory, mapping: Mapped, buffer: bytearray, index: Index) -> Iterator[Block]:

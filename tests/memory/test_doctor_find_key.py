@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.opened_by_key import seal_keyed
 from support.pki import Authority, new_key, pem
-from support.product import Proxy, unlatch
+from support.product import UNLATCH, Proxy, Running, eventually, unlatch
 from support.sealed_site import TOKEN, Site
 from support.web_servers import haproxy, nginx
 
@@ -144,6 +145,23 @@ def test_token_is_found_with_or_without_the_editors_newline(tmp_path: Path, hold
 
         assert code == 20
         assert report["processes"][0]["whole"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [(("--fd", "psp=5"), 0), (("--secret", "psp"), 0), (("--insecure-env", "psp=TOKEN"), 20)],
+)
+def test_program_of_exec_holds_what_it_has_read(tmp_path: Path, options: tuple[str, ...], code: int) -> None:
+    """Neither file nor descriptor puts a secret into a program's memory; a variable does."""
+    keyed = seal_keyed(tmp_path, token=TOKEN)
+    (tmp_path / "token").write_text(TOKEN)
+    argv = [*UNLATCH, "exec", keyed.file, "--recovery-key", keyed.key, *options, "--", "sh", "-c"]
+    with Running([*argv, "echo > ready; exec sleep 60"], folder=tmp_path, name="exec") as running:
+        eventually("the program", lambda: True if (tmp_path / "ready").exists() else None)
+        seen, report = look(tmp_path, "--token-file", "token", "--pid", str(running.process.pid))
+
+    assert seen == code, report
+    assert report["processes"][0]["name"] == "sleep"
 
 
 def test_process_that_is_gone_could_not_be_looked_at(tmp_path: Path) -> None:
