@@ -61,7 +61,6 @@ pub(crate) fn check(
         let id = check_tickets(claim, secrets).map_err(|fault| fault.at(&claim.r#where))?;
         in_force.tickets = Some(id);
     }
-    let mut warnings = Vec::new();
     for claim in &configuration.certificates {
         let id = check_certificate(claim, secrets).map_err(|fault| fault.at(&claim.r#where))?;
         in_force.keys.insert(id);
@@ -80,47 +79,55 @@ pub(crate) fn check(
             );
         }
     }
-    let mut keys = Vec::new();
-    for &id in in_force.keys.union(&in_force.client_keys) {
-        if let Some((name, held)) = secrets
-            .by_id(id)
-            .and_then(|secret| Some((&secret.name, secret.as_key()?)))
-        {
-            if held.rules.is_none() {
-                warnings.push(format!(
-                    "key sealed:{name} has no sealed rules: any certificate name may use it"
-                ));
-            }
-            keys.push(fact(id, name, held));
-        }
-    }
-    warnings.extend(in_force.routes.values().filter_map(|(id, rule)| {
+    let configured = Configured {
+        keys: key_facts(&in_force, secrets),
+        routes: route_facts(&in_force, secrets),
+        warnings: warnings(&in_force, secrets),
+    };
+    Ok((in_force, configured))
+}
+
+/// The keys that a configuration uses, by number.
+fn held_keys<'a>(
+    in_force: &'a InForce,
+    secrets: &'a Secrets,
+) -> impl Iterator<Item = (u16, &'a str, &'a HeldKey)> {
+    let used = in_force.keys.union(&in_force.client_keys);
+    used.filter_map(|&id| {
+        let secret = secrets.by_id(id)?;
+        Some((id, secret.name.as_str(), secret.as_key()?))
+    })
+}
+
+fn key_facts(in_force: &InForce, secrets: &Secrets) -> Vec<KeyFact> {
+    held_keys(in_force, secrets)
+        .map(|(id, name, held)| KeyFact {
+            id,
+            name: name.to_owned(),
+            algorithm: held.key.algorithm().name(),
+            spki_sha256: held.key.spki_digest(),
+        })
+        .collect()
+}
+
+/// What an operator should know about secrets that nothing binds.
+fn warnings(in_force: &InForce, secrets: &Secrets) -> Vec<String> {
+    let keys = held_keys(in_force, secrets)
+        .filter(|(_, _, held)| held.rules.is_none())
+        .map(|(_, name, _)| {
+            format!("key sealed:{name} has no sealed rules: any certificate name may use it")
+        });
+    let tokens = in_force.routes.values().filter_map(|(id, rule)| {
         let token = secrets.by_id(*id)?.as_token()?;
         let message = "token has no sealed rules: who edits the configuration can send it anywhere";
         token
             .rules
             .is_none()
             .then(|| format!("{}: {message}", rule.r#where))
-    }));
+    });
+    let mut warnings: Vec<_> = keys.chain(tokens).collect();
     warnings.sort();
-    let routes = route_facts(&in_force, secrets);
-    Ok((
-        in_force,
-        Configured {
-            keys,
-            routes,
-            warnings,
-        },
-    ))
-}
-
-fn fact(id: u16, name: &str, held: &HeldKey) -> KeyFact {
-    KeyFact {
-        id,
-        name: name.to_owned(),
-        algorithm: held.key.algorithm().name(),
-        spki_sha256: held.key.spki_digest(),
-    }
+    warnings
 }
 
 fn check_certificate(claim: &CertificateClaim, secrets: &Secrets) -> Result<u16, Fault> {

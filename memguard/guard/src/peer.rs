@@ -1,8 +1,9 @@
 //! One worker's socket without the socket: a datagram in, a reply out, within the socket's rights.
 
 use unlatch_locked::LockedBytes;
+use unlatch_protocol::authorize::push_pairs;
 use unlatch_protocol::datagram::MAX_WORKER_BYTES;
-use unlatch_protocol::message::{operation, push_pairs};
+use unlatch_protocol::message::operation;
 use unlatch_protocol::{Datagram, Refusal, Request};
 
 use crate::clock;

@@ -182,45 +182,35 @@ impl Secret {
         } else {
             secret.name
         };
-        let mode = if never_joined.contains(&name) {
-            RsaMode::NeverJoined
-        } else {
-            RsaMode::Joined
-        };
         let rules = secret.rules;
-        let text = rules.as_deref();
-        let wrong_rules = |error: serde_json::Error| {
-            Fault::new(
-                FaultKind::Payload,
-                format!("sealed rules of {name:?} are not understood: {error}"),
-            )
-            .hint("the file was sealed by another version: use that one, or seal again")
-        };
         let kind = match secret.kind {
-            bundle::Kind::PrivateKey(_) => Kind::Key(Box::new(HeldKey {
-                rules: text.map(KeyUse::parse).transpose().map_err(wrong_rules)?,
-                key: SigningKey::read(store, &secret.bytes, mode)
-                    .map_err(|error| wrong_key(&name, &error))?,
-                signatures: Counter::default(),
-            })),
-            bundle::Kind::TicketSecret { epoch } => {
-                let rules = text.map(TicketUse::parse).transpose();
-                if rules.map_err(wrong_rules)?.is_none() {
-                    return Err(Fault::new(
-                        FaultKind::Payload,
-                        format!("ticket secret {name:?} was sealed without rules"),
-                    ));
-                }
-                let chain = Chain::sealed(store, epoch, secret.bytes, clock::now());
-                Kind::Tickets(Box::new(Mutex::new(
-                    chain.map_err(|error| wrong_chain(&name, &error))?,
-                )))
+            bundle::Kind::PrivateKey(_) => {
+                let mode = if never_joined.contains(&name) {
+                    RsaMode::NeverJoined
+                } else {
+                    RsaMode::Joined
+                };
+                let key = SigningKey::read(store, &secret.bytes, mode);
+                Kind::Key(Box::new(HeldKey {
+                    rules: parse(&name, rules.as_deref(), KeyUse::parse)?,
+                    key: key.map_err(|error| wrong_key(&name, &error))?,
+                    signatures: Counter::default(),
+                }))
             }
             bundle::Kind::Token => Kind::Token(Box::new(HeldToken {
-                rules: text.map(TokenUse::parse).transpose().map_err(wrong_rules)?,
+                rules: parse(&name, rules.as_deref(), TokenUse::parse)?,
                 value: Split::new(store, secret.bytes).map_err(|error| internal(&error))?,
                 given: Counter::default(),
             })),
+            bundle::Kind::TicketSecret { epoch } => {
+                if parse(&name, rules.as_deref(), TicketUse::parse)?.is_none() {
+                    let message = format!("ticket secret {name:?} was sealed without rules");
+                    return Err(Fault::new(FaultKind::Payload, message));
+                }
+                let chain = Chain::sealed(store, epoch, secret.bytes, clock::now());
+                let chain = chain.map_err(|error| wrong_chain(&name, &error))?;
+                Kind::Tickets(Box::new(Mutex::new(chain)))
+            }
         };
         Ok(Self { name, kind, rules })
     }
@@ -245,6 +235,21 @@ impl Secret {
                 .and_then(|rules| RawValue::from_string(rules).ok()),
         }
     }
+}
+
+/// Sealed rules, where there are any.
+fn parse<T>(
+    name: &str,
+    rules: Option<&str>,
+    read: fn(&str) -> Result<T, serde_json::Error>,
+) -> Result<Option<T>, Fault> {
+    rules.map(read).transpose().map_err(|error| {
+        Fault::new(
+            FaultKind::Payload,
+            format!("sealed rules of {name:?} are not understood: {error}"),
+        )
+        .hint("the file was sealed by another version: use that one, or seal again")
+    })
 }
 
 fn does_not_open(error: &Error) -> Fault {

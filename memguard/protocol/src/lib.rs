@@ -2,6 +2,7 @@
 //!
 //! * [`datagram`] – the header of every message, and the reader and writer of fields (docs/protocol.md section 1).
 //! * [`message`] – requests and replies of worker sockets: [`Request`], [`Reply`], [`Refusal`].
+//! * [`authorize`] – what guard signs for a request: [`AuthorizeRequest`].
 //! * [`caller`] – who asked edge: [`Caller`].
 //! * [`control`] – the supervisor's JSON, sections 1.4 and 1.5.
 //! * [`rules`] – the sealed rules (`use`), what a configuration may ask for within them, what a request may.
@@ -9,6 +10,7 @@
 //! * [`path`] – the one path normaliser: [`path::Target`].
 #![forbid(unsafe_code)]
 
+pub mod authorize;
 pub mod caller;
 pub mod control;
 pub mod datagram;
@@ -20,9 +22,8 @@ pub mod origin;
 pub mod path;
 pub mod rules;
 
+pub use authorize::AuthorizeRequest;
 pub use caller::{Caller, CallerCertificate};
 pub use datagram::{Datagram, Malformed};
 pub use digest::Digest;
-pub use message::{
-    AuthorizeRequest, Refusal, Reply, Request, SealedTicket, TicketKeys, TokenRequest,
-};
+pub use message::{Refusal, Reply, Request, SealedTicket, TicketKeys, TokenRequest};
