@@ -185,6 +185,32 @@ def test_what_is_there_may_be_required(guard: GuardClient) -> None:
 
 
 @needs_numbers
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("profile", ["container", "old-container"])
+def test_whole_suite_passes_in_a_container(profile: str) -> None:
+    """Under what Docker's default profile refuses."""
+    folder = Path(__file__).parent
+    files = [str(path) for path in folder.glob("test_guard_*.py") if path != Path(__file__)]
+    command = [
+        *WEAKER,
+        "--deny",
+        profile,
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *files,
+    ]
+
+    done = subprocess.run(command, capture_output=True, cwd=folder.parents[1])
+
+    assert len(files) > 5
+    assert done.returncode == 0, done.stdout.decode()[-3000:]
+
+
+@needs_numbers
 def test_small_lock_limit_is_enough_for_keys_and_named(guard: GuardClient) -> None:
     with running_guard(*WEAKER, "--memlock", str(256 * 1024)) as limited:
         both_keys_sign(limited)
