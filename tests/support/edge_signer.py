@@ -77,6 +77,14 @@ class Slow:
             assert self._changed.wait_for(lambda: self.asked >= count, 30)
 
 
+def _receive(end: socket.socket) -> bytes:
+    """One datagram; nothing from an edge that has ended, also where it left answers unread."""
+    try:
+        return end.recv(16384)
+    except ConnectionResetError:
+        return b""
+
+
 @dataclass
 class Signer:
     """Serves any number of worker sockets, each in a thread."""
@@ -114,7 +122,7 @@ class Signer:
         self._ends, self._threads = [], []
 
     def _serve(self, end: socket.socket) -> None:
-        while datagram := end.recv(16384):
+        while datagram := _receive(end):
             version, operation, key, request_id, length = HEADER.unpack_from(datagram)
             payload = datagram[HEADER.size :]
             assert (version, len(payload)) == (1, length)
