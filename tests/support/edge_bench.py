@@ -57,6 +57,8 @@ class Bench:
     listens: bool = True
     slow: Sequence[int] = ()
     slow_threads: int = 4
+    becomes: str | None = None
+    runs_as: int | None = None
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
@@ -97,7 +99,7 @@ class Bench:
             "limits": self.limits,
             "access_log": log.fileno() if log else self.access_log,
         }
-        self.program = Program.start(config, kept)
+        self.program = Program.start(config, kept, becomes=self.becomes, runs_as=self.runs_as)
         self._stack.callback(self._end)
         return self
 

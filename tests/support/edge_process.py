@@ -51,16 +51,33 @@ class Program:
     kept: list[socket.socket] = field(default_factory=list)
 
     @classmethod
-    def start(cls, config: dict[str, Any], kept: Sequence[socket.socket], *, ready: bool = True) -> Program:
-        """Start one role; `kept` are the sockets that the configuration names by number."""
+    def start(
+        cls,
+        config: dict[str, Any],
+        kept: Sequence[socket.socket],
+        *,
+        ready: bool = True,
+        becomes: str | None = None,
+        runs_as: int | None = None,
+    ) -> Program:
+        """Start one role; `kept` are the sockets that the configuration names by number.
+
+        Args:
+            becomes: UID:GID for the program's own `--user`.
+            runs_as: the user and group, without others, to start the program as.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(20)
         fd = memfd(config)
         log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
         numbers = [fd, theirs.fileno(), *(one.fileno() for one in kept)]
+        arguments = ["--role", config["role"], "--config-fd", str(fd), "--control-fd", str(theirs.fileno())]
         process = subprocess.Popen(
-            [PROGRAM, "--role", config["role"], "--config-fd", str(fd), "--control-fd", str(theirs.fileno())],
+            [PROGRAM, *arguments, *(["--user", becomes] if becomes else [])],
             pass_fds=numbers,
+            user=runs_as,
+            group=runs_as,
+            extra_groups=None if runs_as is None else [],
             stderr=log,
             stdin=subprocess.DEVNULL,
         )
@@ -115,4 +132,6 @@ class Program:
         self.log.seek(0)
         text: str = self.log.read().decode()
         self.log.close()
+        # The filter knows every call that the program makes in any test.
+        assert "refused system call" not in text, text
         return text

@@ -5,9 +5,6 @@
 //! through that guard needs and traps everything else, which is answered with ENOSYS, as an older kernel would, and
 //! counted ([`trapped`]). Before them, landlock takes the whole file system and every port away.
 
-mod landlock;
-mod trap;
-
 use std::collections::BTreeMap;
 
 use libc::c_long;
@@ -19,8 +16,12 @@ use seccompiler::{
 /// The filters could not be built or applied.
 pub(crate) type ConfineError = seccompiler::Error;
 
-pub(crate) use landlock::restrict as landlock;
-pub(crate) use trap::counts as trapped;
+pub(crate) use unlatch_confine::trapped;
+
+/// No file, no port. Gives `false` where this kernel knows no landlock.
+pub(crate) fn landlock() -> std::io::Result<bool> {
+    unlatch_confine::restrict(&[], unlatch_confine::Ports::None)
+}
 
 /// Apply both filters to every thread, for ever.
 pub(crate) fn confine() -> Result<(), ConfineError> {
@@ -28,7 +29,7 @@ pub(crate) fn confine() -> Result<(), ConfineError> {
     if crate::variant::is("unconfined") {
         return Ok(());
     }
-    trap::install().map_err(ConfineError::Prctl)?;
+    unlatch_confine::catch(None).map_err(ConfineError::Prctl)?;
     for program in programs()? {
         apply_filter_all_threads(&program)?;
     }
@@ -197,7 +198,7 @@ mod tests {
         // SAFETY: the child makes plain system calls only and ends by _exit.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let trapping = trap::install().is_ok();
+            let trapping = unlatch_confine::catch(None).is_ok();
             // SAFETY: takes numbers only.
             unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
             let applied = programs

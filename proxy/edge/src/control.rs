@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Config, Role};
+use crate::confine;
 use crate::counters;
 use crate::egress;
 use crate::error::StartError;
@@ -237,6 +238,7 @@ impl Control {
         status.insert("workers".to_owned(), self.shared.workers.into());
         status.insert("generation".to_owned(), self.shared.generation().into());
         status.insert("keys".to_owned(), self.shared.guard.describe_keys().into());
+        status.insert("confined".to_owned(), confine::describe());
         status.insert("slow".to_owned(), self.shared.slow.describe());
         status.insert("draining".to_owned(), self.shared.is_draining().into());
         Value::Object(status)

@@ -9,12 +9,14 @@
 //! * [`harness`] – doors for fuzzing.
 //! * `slow`, `handshake` – signatures that take long, off the workers.
 //! * `guard`, `signer`, `tickets`, `certificates`, `identity` – what of TLS needs secrets or decides about trust.
+//! * `confine` – what the process gives up.
 //! * `run`, `control`, `serve`, `worker`, `shared`, `live` – the process, its supervisor, its threads.
 
 mod accesslog;
 mod buffers;
 mod certificates;
 mod config;
+mod confine;
 mod control;
 mod counters;
 mod deadlines;

@@ -9,6 +9,7 @@ use unlatch_locked::User;
 
 use crate::accesslog::{LogSink, LogWriter};
 use crate::config::{AccessLog, Config, Role};
+use crate::confine;
 use crate::control::{Builder, Control};
 use crate::egress;
 use crate::error::StartError;
@@ -77,6 +78,8 @@ pub(crate) fn run(
     let arguments = Arguments::parse(words)?;
     if arguments.role == Role::Egress {
         start_wiping();
+        // Reloads cannot read it any more.
+        egress::load_system_roots();
     }
     if let Some(user) = arguments.user {
         user.assume()?;
@@ -117,6 +120,8 @@ pub(crate) fn run(
         .or(config.edge)
         .map(sys::inherit)
         .transpose()?;
+    // Threads come after it, and inherit it.
+    confine::confine()?;
     let (log, writer) = open_log(&config)?;
     let slow = SlowSigner::start(&guard, config.guard_slow.len(), config.workers)?;
     let shared = Shared::new(config.workers, guard, slow, live, peer, log.clone())?;

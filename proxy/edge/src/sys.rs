@@ -1,6 +1,7 @@
 //! System calls that std and tokio do not offer. The only unsafe code of this crate.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -92,6 +93,17 @@ pub(crate) fn is_listening(fd: BorrowedFd<'_>) -> bool {
         )
     };
     result == 0 && value != 0
+}
+
+/// Load a library for good, as the C library would when it first needs it; nothing happens where there is none.
+pub(crate) fn load_library(name: &CStr) {
+    #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
+    // SAFETY: `name` is a C string; the system's own libraries are loaded before any thread is started.
+    unsafe {
+        libc::dlopen(name.as_ptr(), libc::RTLD_NOW)
+    };
+    #[cfg(not(all(target_env = "gnu", not(target_feature = "crt-static"))))]
+    let _ = name;
 }
 
 /// Bound how long a blocking send or receive waits.

@@ -21,6 +21,8 @@ use crate::sys;
 use crate::worker::Worker;
 use upstream::Target;
 
+pub(crate) use upstream::load_system_roots;
+
 /// What only egress has.
 pub(crate) struct EgressLive {
     pub(crate) routes: Vec<Route>,

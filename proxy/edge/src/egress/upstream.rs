@@ -1,11 +1,11 @@
 //! Upstreams that need a token: always TLS, always a verified name.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 
 use crate::config::UpstreamTls;
 use crate::deadlines::Deadline;
@@ -64,10 +64,16 @@ pub(crate) fn client_config(tls: &UpstreamTls, place: &str) -> Result<Verificati
     })
 }
 
+/// The system's store as it was at the first call: later the process can read no file.
+pub(crate) fn load_system_roots() -> &'static [CertificateDer<'static>] {
+    static ROOTS: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+    ROOTS.get_or_init(|| rustls_native_certs::load_native_certs().certs)
+}
+
 fn system_roots(place: &str) -> Result<rustls::RootCertStore, StartError> {
     let mut roots = rustls::RootCertStore::empty();
     // Certificates that this rustls cannot use are left out, as every TLS client does.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(load_system_roots().iter().cloned());
     if roots.is_empty() {
         Err(StartError::certificate(
             place,
