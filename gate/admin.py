@@ -89,8 +89,9 @@ def with_stopped_gate(folder: Path, use: Callable[[Registry], Roster]) -> Roster
     """
     from unlatch.gate.database import Ledger, database_url, migrate, open_engine
     from unlatch.gate.docket import Docket
-    from unlatch.gate.keyholder_client import KeyholderClient, start_keyholder
+    from unlatch.gate.keyholder_client import KeyholderClient, start_keyholder, why_it_ended
     from unlatch.gate.office import Office
+    from unlatch.gate.wire import KeyholderGoneError
 
     check_folder(folder)
 
@@ -105,7 +106,10 @@ def with_stopped_gate(folder: Path, use: Callable[[Registry], Roster]) -> Roster
             await ledger.load()
             docket = Docket(ledger, keyholder, now=time.time, monotonic=time.monotonic, tell=_tell_nobody)
             office = Office(ledger, keyholder, docket, learn=_learn_nothing)
-            await office.start()
+            try:
+                await office.start()
+            except KeyholderGoneError as error:
+                raise await asyncio.to_thread(why_it_ended, process) or error from error
             loop = asyncio.get_running_loop()
 
             async def answer(question: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +130,8 @@ def with_stopped_gate(folder: Path, use: Callable[[Registry], Roster]) -> Roster
             await ledger.close()
             channel.close()
             await asyncio.to_thread(process.wait)
+            if process.stderr is not None:
+                process.stderr.close()
 
     return asyncio.run(run())
 

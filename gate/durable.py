@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from unlatch.errors import ConfigError
+from unlatch.memguard._native import Secret
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -26,10 +28,19 @@ def make_folder(path: Path) -> None:
 
 def replace(path: Path, data: bytes) -> None:
     """Write a whole file so that after a crash either the old or the new one stands there."""
+    _replace(path, lambda descriptor: _write_all(descriptor, data))
+
+
+def replace_secret(path: Path, secret: Secret) -> None:
+    """The same for a secret."""
+    _replace(path, secret.write_fd)
+
+
+def _replace(path: Path, put: Callable[[int], None]) -> None:
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_FILE)
     try:
-        _write_all(descriptor, data)
+        put(descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

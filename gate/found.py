@@ -6,10 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from unlatch.bootstrap.pins.hardware import NO_ADVICE, Hardware
 from unlatch.errors import ConfigError
 from unlatch.gate import durable
 from unlatch.gate.enrolment import NAME
+from unlatch.gate.master import Protector
 from unlatch.gate.sshsig import PublicKey
+from unlatch.gate.vault import NO_HARDWARE, Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +23,26 @@ class Founded:
     fingerprint: str
 
 
-def found_gate(folder: Path, *, admin: str, key: PublicKey, now: float) -> Founded:
+def found_gate(
+    folder: Path,
+    *,
+    admin: str,
+    key: PublicKey,
+    now: float,
+    protector: Protector = NO_HARDWARE,
+    hardware: Hardware = NO_ADVICE,
+) -> Founded:
     """Make a gate in a folder that is not there yet, or is empty.
+
+    Args:
+        protector: of the master key.
+        hardware: how TPM and tokens are reached.
 
     Raises:
         ConfigError: the folder holds something, or cannot be made.
     """
     from unlatch.gate.database import DECIDER, database_url, migrate, open_engine
     from unlatch.gate.keyholder import begin_chain
-    from unlatch.gate.vault import Vault
 
     if not NAME.match(admin):
         raise ConfigError(
@@ -39,8 +53,8 @@ def found_gate(folder: Path, *, admin: str, key: PublicKey, now: float) -> Found
     if not folder.is_dir():
         durable.make_folder(folder)
     folder.chmod(durable.PRIVATE_FOLDER)
+    vault = Vault.create(folder / "keyholder", protector=protector, hardware=hardware)
     durable.make_folder(folder / DECIDER)
-    vault = Vault.create(folder / "keyholder")
     roster = begin_chain(folder / "keyholder", name=admin, key=str(key), vault=vault, now=now)
 
     async def make_tables() -> None:

@@ -31,6 +31,7 @@ from unlatch.gate.protocol import StatusError, read_point
 from unlatch.gate.roster import Roster
 from unlatch.gate.statement import WrongCodeError
 from unlatch.gate.vault import ALGORITHM, Vault, WrappedKey, write_jws
+from unlatch.memguard._native import Secret
 
 ID_ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"  # no 0 1 I O: people read card addresses aloud
 ID_LETTERS = 8
@@ -84,6 +85,7 @@ class Keyholder:
         people: public address of the people's listener.
         now: Unix seconds.
         random_bytes: as `secrets.token_bytes`.
+        master: the opened master key; None opens one that needs no hardware.
     """
 
     def __init__(
@@ -94,8 +96,9 @@ class Keyholder:
         people: str,
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
+        master: Secret | None = None,
     ) -> None:
-        self._vault = Vault(folder)
+        self._vault = Vault(folder, master=master)
         self._origin, self._people = origin, people
         self._now, self._random = now, random_bytes
         self._chain = durable.Journal(folder / "chain")

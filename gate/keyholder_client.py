@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from unlatch.bootstrap.approval import base64url
+from unlatch.errors import UnlatchError
 from unlatch.gate import wire
 from unlatch.gate.roster import Roster
+from unlatch.gate.unwrap import error_with_code
 from unlatch.memguard.posture import environment
 
 ANSWER_SECONDS = 30.0  # an answer takes milliseconds and a disk's fsync
@@ -111,7 +114,11 @@ class _Watching(asyncio.StreamReaderProtocol):
 def start_keyholder(
     folder: Path, *, origin: str, people: str, quiet: bool = False
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start keyholder's process and give our end of its socket."""
+    """Start keyholder's process and give our end of its socket.
+
+    Args:
+        quiet: keep its few lines of log for `why_it_ended` instead of showing them.
+    """
     ours, theirs = socket.socketpair()
     with theirs:
         arguments = [
@@ -128,10 +135,28 @@ def start_keyholder(
             environment.command("unlatch.gate.keyholder_main", *arguments),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if quiet else None,
-            env=environment.hard({}),
+            stderr=subprocess.PIPE if quiet else None,
+            env=environment.hard(environment.hardware_variables()),
         )
     return process, ours
+
+
+def why_it_ended(process: subprocess.Popen[bytes]) -> UnlatchError | None:
+    """The error with which keyholder ended; None where it just ended.
+
+    Its code stays the error's, so that whoever started it knows whether to try again.
+    """
+    code = process.wait()
+    if code in (0, 1) or code < 0:
+        return None
+    message, hint = "keyholder does not start", "its line above says why"
+    if process.stderr is not None:
+        try:
+            facts = json.loads(process.stderr.read(1 << 16).splitlines()[-1])
+            message, hint = str(facts["message"]), facts["hint"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            hint = "look at the gate's folder"
+    return error_with_code(code, message, hint=hint)
 
 
 def case_fields(*, receipt: bytes, claims: bytes | None, entry: bytes, index: int) -> Mapping[str, Any]:

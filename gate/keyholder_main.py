@@ -1,7 +1,8 @@
-"""Keyholder's process: takes its socket, confines itself, answers until the socket ends.
+"""Keyholder's process: takes its socket, has its master key opened, confines itself, answers until the socket ends.
 
 Started as ``python -m unlatch.gate.keyholder_main --dir DIR --fd N --origin URL --people URL``. Exit codes: 0 the
-socket ended, 1 a frame that is none or a fault of its own, 21 the folder is damaged or in use.
+socket ended, 1 a frame that is none or a fault of its own, 21 the folder is damaged or in use; else that of the
+hardware which does not open the master key (15, 19: it may later).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from unlatch.errors import ConfigError, UnlatchError
 from unlatch.gate import wire
 from unlatch.gate.confine import confine
 from unlatch.gate.keyholder import Keyholder
+from unlatch.gate.master import needs_child
+from unlatch.gate.unwrap import open_in_child
 from unlatch.memguard.posture import environment
 
 
@@ -77,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         lock_folder(folder)
         with socket.socket(fileno=options.fd) as channel:
             # A decider that was killed leaves no pending byte: the socket just ends, and so does this process.
+            # What needs hardware is opened first: no library of it, no device and no PIN is left within reach.
+            master = open_in_child(folder) if needs_child(folder) else None
             measures = confine(folder)
             keyholder = Keyholder(
                 folder,
@@ -84,11 +89,13 @@ def main(arguments: list[str] | None = None) -> int:
                 people=options.people,
                 now=time.time,
                 random_bytes=secrets.token_bytes,
+                master=master,
             )
+            del master
             _log("started", **measures)
             serve(channel, keyholder)
     except UnlatchError as error:
-        _log("failed", message=str(error))
+        _log("failed", message=str(error), hint=error.hint)
         return error.exit_code
     except OSError as error:
         _log("failed", message=error.strerror)

@@ -23,10 +23,10 @@ import uvicorn
 from unlatch.errors import ConfigError, UnavailableError
 from unlatch.gate import durable
 from unlatch.gate.admin import SERVING_FILE
-from unlatch.gate.confine import confine_decider
+from unlatch.gate.confine import confine_decider, keys_of_hardware
 from unlatch.gate.database import DECIDER, Ledger, database_url, migrate, open_engine
 from unlatch.gate.docket import Docket
-from unlatch.gate.keyholder_client import KeyholderClient, start_keyholder
+from unlatch.gate.keyholder_client import KeyholderClient, start_keyholder, why_it_ended
 from unlatch.gate.machines import Machines
 from unlatch.gate.office import Office
 from unlatch.gate.one_write import OneWriteProtocol
@@ -63,17 +63,11 @@ def serve(options: Options) -> int:
         people_origin = _origin(options.people_url, people, options)
         process, channel = start_keyholder(options.folder, origin=origin, people=people_origin)
         try:
-            own, hidden = options.folder / DECIDER, options.folder / "keyholder"
-            log("confined", landlock=confine_decider(own, hidden=hidden))
+            hidden = [options.folder / "keyholder", *keys_of_hardware()]
+            log("confined", landlock=confine_decider(options.folder / DECIDER, hidden=hidden))
             return asyncio.run(_Decider(options, channel, origin, people_origin).run(machines, people))
         except UnavailableError as error:
-            # Keyholder's own exit code and log line say why it ended.
-            code = process.wait()
-            if code == ConfigError.exit_code:
-                raise ConfigError(
-                    f"keyholder does not start on {options.folder}", hint="its line above says why"
-                ) from error
-            raise
+            raise why_it_ended(process) or error from error
         finally:
             channel.close()
             process.wait()

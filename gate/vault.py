@@ -1,8 +1,7 @@
 """Keyholder's keys: wrapped on disk by the master key, open only in locked memory.
 
-Layout of DIR/keyholder, all 0600: `master.key` (32 bytes), `signing.jwe` (ES512), `log.jwe` and `clock.jwe` (Ed25519
-seeds), `keys/KID.jwe` (one exchange key each). A wrapped key is a compact JWE (dir, A256GCM) whose protected header
-carries the public half, so that it cannot be swapped.
+Layout of DIR/keyholder, all 0600: `master.key` (see `master`), `signing.jwe` (ES512), `log.jwe` and `clock.jwe` (Ed25519
+seeds), `keys/KID.jwe` (one exchange key each), wrapped as `wrapped` says.
 
 The signing key and the exchange keys are never Python objects. The two Ed25519 keys of the audit log are handed
 to the cryptography package for the moment of a signature: they open nothing.
@@ -11,28 +10,29 @@ to the cryptography package for the moment of a signature: they open nothing.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from unlatch.bootstrap.approval import base64url, strict_json
 from unlatch.bootstrap.jose import thumbprint
+from unlatch.bootstrap.pins.hardware import NO_ADVICE, Hardware
 from unlatch.errors import ConfigError
 from unlatch.gate import checkpoint as checkpoints
 from unlatch.gate import durable
 from unlatch.gate.checkpoint import LogKeys, VerifierKey
 from unlatch.gate.identity import challenge_message, write_challenge
+from unlatch.gate.master import MASTER_BYTES, Protector, open_master, protect
+from unlatch.gate.rewrap import settle
+from unlatch.gate.wrapped import open_wrapped, wrap
 from unlatch.memguard import _native
 from unlatch.memguard._native import Secret
 
-MASTER_BYTES = 32
+NO_HARDWARE = Protector()
 CURVE = "P-521"
 ALGORITHM = "ES512"
-_MAX_BLOB_BYTES = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +47,39 @@ class WrappedKey:
 class Vault:
     """The keys of one gate. Not thread-safe."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, master: Secret | None = None) -> None:
+        """Open the keys.
+
+        Args:
+            folder: DIR/keyholder.
+            master: the master key; None opens it here, which is for keys in a file or credential.
+        """
         self._folder = folder
-        self._master = _read_master(folder / "master.key")
-        header, self._signing = self._open("signing", folder / "signing.jwe")
-        self.signing_public: dict[str, Any] = header["public"]
+        self._master = open_master(folder) if master is None else master
+        settle(folder, self._master)
+        public, self._signing = self._open("signing", folder / "signing.jwe")
+        self.signing_public: dict[str, Any] = public
         self.thumbprint = thumbprint(self.signing_public)
         self.log_keys = LogKeys(log=self._verifier_key("log"), clock=self._verifier_key("clock"))
 
     @classmethod
-    def create(cls, folder: Path) -> Self:
+    def create(
+        cls, folder: Path, *, protector: Protector = NO_HARDWARE, hardware: Hardware = NO_ADVICE
+    ) -> Self:
         """Make a new gate's keys in a folder that does not exist yet.
 
         Raises:
             ConfigError: the folder exists.
+            UnlatchError: the protector cannot be used; no folder was made.
         """
+        master = Secret.random(MASTER_BYTES)
+        protected = protect(master, protector, hardware=hardware)
         durable.make_folder(folder)
         durable.make_folder(folder / "keys")
-        master = Secret.random(MASTER_BYTES)
-        _write_secret(folder / "master.key", master)
+        protected.write(folder)
         private, public = _native.signing_key_generate(CURVE)
         signing = public_key(strict_json.read_object(public), algorithm=ALGORITHM, operation="verify")
-        durable.replace(folder / "signing.jwe", _wrap(master, private, purpose="signing", public=signing))
+        durable.replace(folder / "signing.jwe", wrap(master, private, purpose="signing", public=signing))
         origin = f"unlatch-gate/{thumbprint(signing)}"
         for name, key_name, kind in (
             ("log", origin, checkpoints.LOG_TYPE), ("clock", f"{origin}/clock", checkpoints.CLOCK_TYPE),
@@ -76,8 +87,8 @@ class Vault:
             seed = Secret.random(32)
             raw = _ed25519(seed).public_key().public_bytes_raw()
             vkey = str(VerifierKey(name=key_name, kind=kind, public=raw))
-            durable.replace(folder / f"{name}.jwe", _wrap(master, seed, purpose=name, public=vkey))
-        return cls(folder)
+            durable.replace(folder / f"{name}.jwe", wrap(master, seed, purpose=name, public=vkey))
+        return cls(folder, master=master)
 
     def sign(self, message: bytes) -> bytes:
         """An ES512 signature (r ‖ s) of the gate's signing key."""
@@ -103,7 +114,7 @@ class Vault:
         """A random exchange key for one workload, wrapped but not stored."""
         private, public = _native.exchange_key_generate(CURVE)
         key = public_key(strict_json.read_object(public), algorithm="ECMR", operation="deriveKey")
-        blob = _wrap(self._master, private, purpose="exchange", public=key)
+        blob = wrap(self._master, private, purpose="exchange", public=key)
         return WrappedKey(kid=thumbprint(key), public=key, blob=blob)
 
     def store(self, key: WrappedKey) -> None:
@@ -116,9 +127,9 @@ class Vault:
         Raises:
             ConfigError: no such key, or its file is damaged.
         """
-        header, private = self._open("exchange", self._key_path(kid))
+        found, private = self._open("exchange", self._key_path(kid))
         private.wipe()
-        public: dict[str, Any] = header["public"]
+        public: dict[str, Any] = found
         if thumbprint(public) != kid:
             raise ConfigError(f"the key file {kid} holds another key")
         return public
@@ -140,25 +151,16 @@ class Vault:
             raise ConfigError("a key name that is no thumbprint")
         return self._folder / "keys" / f"{kid}.jwe"
 
-    def _open(self, purpose: str, path: Path) -> tuple[dict[str, Any], Secret]:
-        try:
-            blob = path.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-        try:
-            header = strict_json.read_object(base64url.decode(blob[:_MAX_BLOB_BYTES].split(b".")[0].decode()))
-        except ValueError as error:
-            raise ConfigError(f"{path} is no wrapped key") from error
-        opened = _native.jwe_open(blob, self._master)
-        facts: dict[str, Any] = header["unlatch"]
-        if facts.get("purpose") != purpose:
+    def _open(self, purpose: str, path: Path) -> tuple[Any, Secret]:
+        found, public, opened = open_wrapped(path, self._master)
+        if found != purpose:
             raise ConfigError(f"{path} holds a key for another purpose")
-        return facts, opened
+        return public, opened
 
     def _verifier_key(self, name: str) -> VerifierKey:
-        facts, seed = self._open(name, self._folder / f"{name}.jwe")
+        public, seed = self._open(name, self._folder / f"{name}.jwe")
         seed.wipe()
-        return VerifierKey.parse(facts["public"])
+        return VerifierKey.parse(public)
 
     def _sign_ed25519(self, name: str, message: bytes) -> bytes:
         _, seed = self._open(name, self._folder / f"{name}.jwe")
@@ -189,39 +191,6 @@ def write_jws(payload: bytes, *, vault: Vault, signatures: int) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _wrap(master: Secret, secret: Secret, *, purpose: str, public: object) -> bytes:
-    header = rfc8785.dumps(
-        {"alg": "dir", "enc": "A256GCM", "unlatch": {"purpose": purpose, "public": public}}  # type: ignore[dict-item]
-    )
-    return _native.jwe_seal(header, secret, master)
-
-
 def _ed25519(seed: Secret) -> Ed25519PrivateKey:
     with seed.expose() as view:
         return Ed25519PrivateKey.from_private_bytes(view)
-
-
-def _write_secret(path: Path, secret: Secret) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, durable.PRIVATE_FILE)
-    try:
-        secret.write_fd(descriptor)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    durable.sync_folder(path.parent)
-
-
-def _read_master(path: Path) -> Secret:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ConfigError(f"cannot read the master key {path}: {error.strerror}") from error
-    try:
-        if os.fstat(descriptor).st_mode & 0o077:
-            raise ConfigError(f"others may read the master key {path}", hint=f"chmod 600 {path}")
-        master = Secret.read_fd(descriptor, MASTER_BYTES)
-    finally:
-        os.close(descriptor)
-    if len(master) != MASTER_BYTES:
-        raise ConfigError(f"the master key {path} is not {MASTER_BYTES} bytes long")
-    return master

@@ -273,10 +273,11 @@ def test_clevis_that_waited_through_a_restart_is_given_up(own_gate: Gate, tmp_pa
 
 def test_decider_sees_nothing_of_keyholders_and_writes_in_its_own_folder_only(own_gate: Gate) -> None:
     """Landlock: a program that confines itself as decider does tries. Root's rights do not help it."""
+    (own_gate.directory / "pin").write_text("4711")
     program = (
         "import sys; from pathlib import Path; from unlatch.gate.confine import confine_decider; folder = Path(sys.argv[1])\n"
-        "print(confine_decider(folder / 'decider', hidden=folder / 'keyholder'))\n"
-        "for path in ('keyholder/master.key', 'keyholder/spent', 'decider/gate.db', '../ssh/gate-mara.pub'):\n"
+        "print(confine_decider(folder / 'decider', hidden=[folder / 'keyholder', folder / 'pin', folder / 'later']))\n"
+        "for path in ('keyholder/master.key', 'keyholder/spent', 'pin', 'decider/gate.db', '../ssh/gate-mara.pub'):\n"
         "    try: (folder / path).open('rb'); print('read')\n"
         "    except PermissionError: print('denied')\n"
         "for path in ('decider/new', 'keyholder/new', 'new', '../ssh/new', '../ssh/gate-mara.pub', '/dev/null'):\n"
@@ -291,7 +292,7 @@ def test_decider_sees_nothing_of_keyholders_and_writes_in_its_own_folder_only(ow
     )
 
     assert done.stdout.split() == [
-        "True", "denied", "denied", "read", "read", "written", "denied", "denied", "denied", "denied", "written",
+        "True", "denied", "denied", "denied", "read", "read", "written", "denied", "denied", "denied", "denied", "written",
     ]  # fmt: skip
 
 

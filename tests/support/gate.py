@@ -49,6 +49,8 @@ class Gate:
         operators: who may approve; the first is the administrator.
         name: gates of one name and kind have the same keys (they are copies, for speed); other names have others.
         workloads: made before it starts, with `policy` as arguments of `gate workload add`.
+        protect: arguments of `gate init` that say what protects its master key.
+        variables: more environment variables for every command and for the gate.
     """
 
     def __init__(
@@ -59,15 +61,20 @@ class Gate:
         workloads: tuple[str, ...] = ("pay",),
         policy: tuple[str, ...] = ("--clients", "both", "--hold", "60s", "--expires", "5m"),
         name: str = "gate",
+        protect: tuple[str, ...] = (),
+        variables: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.name, self.policy = folder, name, policy
+        self.variables = variables or {}
         self.directory = folder / name
         self._keys = {one: folder / "ssh" / f"{name}-{one}" for one in operators}
         self._admin = operators[0]
         self._ports = free_port(), free_port()
         self._starts = 0
-        founded = _FOUNDED.get((operators, workloads, policy, name))
-        if founded is None:
+        founded = None if protect else _FOUNDED.get((operators, workloads, policy, name))
+        if protect:
+            founded = self._found(operators, workloads, *protect)
+        elif founded is None:
             founded = _FOUNDED[operators, workloads, policy, name] = self._found(operators, workloads)
         else:
             shutil.copytree(founded / name, self.directory)
@@ -115,7 +122,7 @@ class Gate:
                 *UNLATCH, "gate", "serve", str(self.directory), "--listen", f"127.0.0.1:{machines}",
                 "--people", f"127.0.0.1:{people}",
             ],
-            folder=self.folder, name=f"{self.name}-{self._starts}",
+            folder=self.folder, name=f"{self.name}-{self._starts}", extra=self.variables,
         )  # fmt: skip
         self.process.wait_for_event("listening")
 
@@ -207,7 +214,7 @@ class Gate:
 
     def run(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[bytes]:
         """Any unlatch command in this gate's home."""
-        return unlatch(*arguments, cwd=self.folder, seconds=seconds)
+        return unlatch(*arguments, cwd=self.folder, seconds=seconds, extra=self.variables)
 
     def json(self, *arguments: str) -> dict[str, Any]:
         """The JSON that a command prints; it must succeed."""
@@ -219,12 +226,12 @@ class Gate:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
-    def _found(self, operators: tuple[str, ...], workloads: tuple[str, ...]) -> Path:
+    def _found(self, operators: tuple[str, ...], workloads: tuple[str, ...], *protect: str) -> Path:
         """Make the gate; gives a copy of it for the next one of its kind."""
         for key in self._keys.values():
             make_ssh_key(key)
         founder = ["--admin-key", f"{self.key()}.pub", "--admin-name", self._admin]
-        facts = self.must("gate", "init", str(self.directory), *founder, "--json")
+        facts = self.must("gate", "init", str(self.directory), *founder, *protect, "--json")
         for one in operators[1:]:
             self.add_operator(one)
         for one in workloads:
@@ -296,7 +303,7 @@ class Opening:
             self._process = subprocess.Popen(
                 [*UNLATCH, "open", str(path), *options],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, cwd=gate.folder,
-                env=environment(gate.folder) | (variables or {}), start_new_session=True,
+                env=environment(gate.folder) | gate.variables | (variables or {}), start_new_session=True,
             )  # fmt: skip
 
     def __enter__(self) -> Self:

@@ -46,7 +46,11 @@ def free_port() -> int:
 
 
 def unlatch(
-    *arguments: str, cwd: Path, stdin: bytes = b"", seconds: float = 60
+    *arguments: str,
+    cwd: Path,
+    stdin: bytes = b"",
+    seconds: float = 60,
+    extra: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run one command to its end, with a home of its own."""
     return subprocess.run(
@@ -54,7 +58,7 @@ def unlatch(
         input=stdin,
         capture_output=True,
         cwd=cwd,
-        env=environment(cwd),
+        env=environment(cwd) | (extra or {}),
         timeout=seconds,
         check=False,
     )

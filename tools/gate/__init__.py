@@ -10,6 +10,8 @@ import click
 
 from unlatch.tools.gate.host import host
 from unlatch.tools.gate.operator import operator
+from unlatch.tools.gate.protect import protect as protect_command
+from unlatch.tools.gate.protect import protecting, read_protector, warn
 from unlatch.tools.gate.reach import FILE, FOLDER, JSON_OPTION
 from unlatch.tools.gate.workload import workload
 
@@ -23,17 +25,25 @@ def command() -> None:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--admin-key", type=FILE, required=True, help="The first administrator's SSH public key.")
 @click.option("--admin-name", help="His name. Default: the key's comment, up to an @.")
+@protecting
 @JSON_OPTION
-def init(folder: Path, admin_key: Path, admin_name: str | None, as_json: bool) -> None:
+def init(
+    folder: Path, admin_key: Path, admin_name: str | None, protect: str | None, pcrs: str | None,
+    recovery: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Make a new gate: its keys, its first administrator, its audit log."""
     import time
 
+    from unlatch.bootstrap.pins.hardware import Hardware
     from unlatch.gate.found import found_gate
     from unlatch.gate.signing import read_public_key
 
     key = read_public_key(admin_key)
     name = admin_name or name_from_comment(admin_key)
-    founded = found_gate(folder, admin=name, key=key, now=time.time())
+    protector = read_protector(protect or "file", pcrs=pcrs, recovery=recovery)
+    hardware = Hardware(may_prompt=True)
+    founded = found_gate(folder, admin=name, key=key, now=time.time(), protector=protector, hardware=hardware)
+    warn(protector)
     if as_json:
         click.echo(
             json.dumps({"signing": [founded.thumbprint], "genesis": founded.fingerprint, "admin": name})
@@ -146,5 +156,5 @@ def name_from_comment(path: Path) -> str:
     return name
 
 
-for part in (workload, operator, host):
+for part in (workload, operator, host, protect_command):
     command.add_command(part)
