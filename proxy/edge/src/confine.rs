@@ -4,7 +4,9 @@
 //! made: that is their work. Every call that a filter does not know fails with ENOSYS, is counted in `status`, and is said
 //! once on standard error.
 
-use std::ffi::{CString, c_long};
+mod calls;
+
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -98,7 +100,7 @@ fn name_services(text: &str) -> impl Iterator<Item = &str> {
 
 /// Signs of a takeover: they end the process.
 fn deadly() -> Result<Program, Error> {
-    let mut filter = Filter::new(DEADLY);
+    let mut filter = Filter::new(calls::DEADLY);
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         filter = filter.with(call, &[bits(2, libc::PROT_EXEC)])?;
     }
@@ -120,7 +122,7 @@ fn lacking() -> Result<Program, Error> {
 
 fn allowed() -> Result<Program, Error> {
     const KIND: u64 = 0xf;
-    let mut filter = Filter::new(ALLOWED);
+    let mut filter = Filter::new(calls::ALLOWED);
     for family in [libc::AF_INET, libc::AF_INET6] {
         for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
             let conditions = [Is(0, number(family)), Bits(1, KIND, number(kind))];
@@ -156,124 +158,11 @@ fn number(value: i32) -> u64 {
 /// sizeof(struct sockaddr_nl). An internet address is longer, and nothing can be listened on anyway.
 const NETLINK_ADDRESS: u64 = 12;
 
-const DEADLY: &[c_long] = &[
-    libc::SYS_listen,
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_open,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_openat2,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_memfd_create,
-    libc::SYS_io_uring_setup,
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    libc::SYS_mount,
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_chroot,
-    libc::SYS_kexec_load,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_open,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_creat,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_fork,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_vfork,
-];
-
-const ALLOWED: &[c_long] = &[
-    // Connections.
-    libc::SYS_accept4,
-    libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_recvmmsg,
-    libc::SYS_sendto,
-    libc::SYS_sendmsg,
-    libc::SYS_sendmmsg,
-    libc::SYS_read,
-    libc::SYS_readv,
-    libc::SYS_write,
-    libc::SYS_writev,
-    libc::SYS_shutdown,
-    libc::SYS_close,
-    libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
-    libc::SYS_getsockname,
-    libc::SYS_getpeername,
-    libc::SYS_fcntl,
-    libc::SYS_epoll_create1,
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_pwait,
-    libc::SYS_ppoll,
-    libc::SYS_eventfd2,
-    libc::SYS_timerfd_create,
-    libc::SYS_timerfd_settime,
-    // Names of hosts; landlock says which files.
-    libc::SYS_openat,
-    libc::SYS_newfstatat,
-    libc::SYS_fstat,
-    libc::SYS_statx,
-    libc::SYS_lseek,
-    libc::SYS_uname,
-    libc::SYS_getuid,
-    libc::SYS_geteuid,
-    libc::SYS_getgid,
-    libc::SYS_getegid,
-    // Memory.
-    libc::SYS_mmap,
-    libc::SYS_munmap,
-    libc::SYS_mprotect,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_brk,
-    libc::SYS_mlock,
-    libc::SYS_mlock2,
-    libc::SYS_munlock,
-    libc::SYS_getrandom,
-    // Threads, time, the end.
-    libc::SYS_clone,
-    libc::SYS_clone3,
-    libc::SYS_set_robust_list,
-    libc::SYS_rseq,
-    libc::SYS_seccomp,
-    libc::SYS_futex,
-    libc::SYS_sched_yield,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_gettimeofday,
-    libc::SYS_restart_syscall,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigaction,
-    libc::SYS_sigaltstack,
-    libc::SYS_gettid,
-    libc::SYS_getpid,
-    libc::SYS_tgkill,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_poll,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_epoll_wait,
-];
-
 #[cfg(test)]
 #[allow(unsafe_code)]
 mod tests {
+    use std::ffi::c_long;
+
     use super::*;
 
     /// Makes one call in a confined child; gives the child's wait status: 0 where the call succeeds.
