@@ -60,6 +60,12 @@ class Wiring:
         """What the edge's sockets may sign with."""
         return sorted({keys[entry["key"]].id for entry in self.guard["certificates"]})
 
+    def slow_key_ids(self, keys: dict[str, KeyInfo]) -> list[int]:
+        """Those of them that sign in milliseconds."""
+        listeners = self.edge(keys)["listeners"]
+        entries = [entry for listener in listeners for entry in listener["certificates"]]
+        return sorted({entry["key"] for entry in entries if entry.get("slow")})
+
     def edge(self, keys: dict[str, KeyInfo]) -> dict[str, Any]:
         """Everything of edge's configuration but descriptors."""
         config = self.loaded.config

@@ -20,6 +20,11 @@ from unlatch.proxy.log import log
 from unlatch.proxy.users import Identity
 from unlatch.proxy.wiring import KeyInfo, Wiring
 
+GUARD_SOCKETS = 36
+"""How many guard serves in all (docs/protocol.md 1.4)."""
+SLOW_SIGNATURES = 16
+"""How many handshakes wait for keys in hardware at once, each over a socket of its own."""
+
 
 class Workers:
     """The two programs of one run: from one unlock to the end of its guard."""
@@ -30,7 +35,7 @@ class Workers:
         self._users = users
         self._node = uuid.uuid4().hex
         self._children: dict[str, Child] = {}
-        self._sockets: dict[str, list[socket.socket]] = {"edge": [], "egress": []}
+        self._sockets: dict[str, list[socket.socket]] = {"edge": [], "slow": [], "egress": []}
         self._between: socket.socket | None = None
 
     async def start(self, guard: Guard, wiring: Wiring, keys: dict[str, KeyInfo]) -> None:
@@ -103,6 +108,10 @@ class Workers:
         }
         sockets = [await guard.worker_socket("edge", **rights) for _ in range(self._count)]
         self._replace_sockets("edge", sockets)
+        slow_keys = wiring.slow_key_ids(keys)
+        count = max(1, min(SLOW_SIGNATURES, GUARD_SOCKETS - self._count - 1)) if slow_keys else 0
+        slow = [await guard.worker_socket("edge", **rights | {"keys": slow_keys}) for _ in range(count)]
+        self._replace_sockets("slow", slow)
         edge_end: socket.socket | None = None
         if (egress := self._children.get("egress")) is not None:
             edge_end, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -110,7 +119,7 @@ class Workers:
                 await egress.give("edge", egress_end.fileno())
             self._replace_between(edge_end)
         listening = [one for group in self._door.sockets.values() for one in group]
-        given = [*sockets, *listening] + ([edge_end] if edge_end else [])
+        given = [*sockets, *slow, *listening] + ([edge_end] if edge_end else [])
         child = await Child.start(
             "edge",
             self._edge_config(wiring, keys),
@@ -128,6 +137,7 @@ class Workers:
             "workers": self._count,
             "node": self._node,
             "guard": [one.fileno() for one in self._sockets["edge"]],
+            "guard_slow": [one.fileno() for one in self._sockets["slow"]],
             "egress": self._between.fileno() if self._between else None,
         }
 
