@@ -213,7 +213,10 @@ def _open(path: Path) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"cannot read the host key {path}: {error.strerror}", hint=_HINT) from error
-    if os.fstat(descriptor).st_mode & 0o077:
+    # The service manager gives a unit's user its credentials by an ACL, which shows as a right of the group.
+    handed = os.environ.get("CREDENTIALS_DIRECTORY")
+    is_credential = handed is not None and path == Path(handed) / CREDENTIAL
+    if os.fstat(descriptor).st_mode & (0o007 if is_credential else 0o077):
         os.close(descriptor)
         raise ConfigError(f"others may read the host key {path}", hint=f"chmod 600 {path}")
     return descriptor

@@ -214,6 +214,25 @@ def test_hook_decides_before_anybody_is_asked(gate: Gate, gated: Site, body: str
             assert gate.pending() == []
 
 
+def test_host_with_a_key_leaves_one_request_whatever_dies(gate: Gate, gated: Site) -> None:
+    """A killed asker's request would wait beside the next one; an enrolled host's newer request takes its place."""
+    key = gated.folder / "host.key"
+    assert unlatch("host", "enroll", "--file", str(key), cwd=gated.folder).returncode == 0
+    gate.add_host("web1", key.with_name("host.key.pub"))
+    with Proxy(gated.folder, gated.config, extra={"UNLATCH_HOST_KEY": str(key)}) as proxy:
+        waiting_code(proxy)
+        (first,) = gate.pending()
+        os.kill(unlock_pid(proxy), signal.SIGKILL)
+        code = waiting_code(proxy, count=2)
+        (second,) = gate.pending()
+        assert gate.approve(code=code).returncode == 0
+        proxy.wait_for_event("serving")
+
+    assert first["id"] != second["id"]
+    assert (first["identity"], second["identity"]) == ("file key web1", "file key web1")
+    assert gate.verify_audit().returncode == 0
+
+
 def newer(gate: Gate, than: str) -> str:
     """The request that waits beside an older one, whose asker has died."""
     (request,) = (str(one["id"]) for one in gate.pending() if one["id"] != than)

@@ -94,6 +94,20 @@ def test_named_key_comes_first_then_the_credential_then_the_users(tmp_path: Path
     assert keys.find(environ | {keys.VARIABLE: "/named"}) == Path("/named")
 
 
+def test_credential_may_show_an_acl_as_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "host-key"
+    made = keys.make_in_file(path)
+    path.chmod(0o440)
+    with pytest.raises(ConfigError, match="others may read"):
+        keys.load(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    assert keys.load(path) == made
+    path.chmod(0o444)
+    with pytest.raises(ConfigError, match="others may read"):
+        keys.load(path)
+
+
 def test_user_file_follows_xdg(tmp_path: Path) -> None:
     assert keys.user_file({"XDG_CONFIG_HOME": str(tmp_path)}) == tmp_path / "unlatch" / "host.key"
 
