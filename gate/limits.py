@@ -22,7 +22,7 @@ WORKLOAD_RATE = Rate(burst=40, per_second=0.5)
 HOST_RATE = Rate(
     burst=10, per_second=0.2
 )  # for one enrolled host, instead of its workload's and its source's
-PROOF_RATE = Rate(burst=40, per_second=4)  # proofs looked at for one source that has spent all else
+PROOF_RATE = Rate(burst=20, per_second=2)  # proofs by one enrolled key from a source that has spent all else
 
 
 @dataclass(slots=True)

@@ -128,7 +128,7 @@ class Machines:
         shown = asgi.header(scope, proof.HEADER) if native else None
         source = asgi.peer(scope)
         wait = self._sources.take(asgi.source_of(source), now=self._monotonic())
-        if wait and not self._may_prove(shown, source):
+        if wait and not self._may_prove(shown):
             return await self._busy(wait, native=native, shown=shown)
         body = await asgi.read_body(receive, limit=MAX_BODY_BYTES)
         request = self._read(scope, body, asked, native=native, source=source)
@@ -176,13 +176,19 @@ class Machines:
         asking = Asking(request.workload.name, request.kid, request.point.thumbprint, request.claims)
         return identify(shown, asking, roster=roster, now=self._now(), max_age=USABLE_SECONDS)
 
-    def _may_prove(self, shown: str | None, source: str) -> bool:
-        """Whether a proof is looked at although its source has asked too often; others may share its address."""
-        return (
-            shown is not None
-            and "." in shown
-            and not self._proofs.take(asgi.source_of(source), now=self._monotonic())
-        )
+    def _may_prove(self, shown: str | None) -> bool:
+        """Whether a proof is looked at although its source has asked too often: others may share a host's address.
+
+        Only an enrolled key gets so far, and each one so often: who does not know one cannot make this gate verify.
+        """
+        roster = self._docket.roster
+        if shown is None or "." not in shown or roster is None:
+            return False
+        try:
+            thumbprint = proof.HostKey.parse(shown.partition(".")[0]).thumbprint
+        except proof.ProofError:
+            return False
+        return thumbprint in roster.host_keys and not self._proofs.take(thumbprint, now=self._monotonic())
 
     def _take_turn(self, request: Asked, wait: int) -> int:
         """Seconds to wait: an enrolled host has a turn of its own, all others share their source's and workload's."""
