@@ -123,6 +123,8 @@ class BundleWriter:
         """Make "ecdsa-p256", "ed25519" or "rsa-2048"/"rsa-3072"/"rsa-4096"; gives a CSR (PEM) for the rules' `names`."""
     def add_token(self, name: str, value: Secret, rules: bytes | None, /) -> None:
         """Text without control characters, at most 64 KiB."""
+    def add_pin(self, name: str, value: Secret, rules: bytes, /) -> None:
+        """The PIN of a token (hardware), 1 to 255 bytes of text; the rules name the `hardware`."""
     def finish(self, sealers: list[str], /) -> Secret:
         """The payload; the writer is empty afterwards."""
 

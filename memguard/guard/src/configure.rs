@@ -1,7 +1,7 @@
 //! Whether a configuration lies within the sealed rules. Pure: secrets' public facts and rules in, a verdict out.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
 
 use unlatch_protocol::control::{
     Ask, CertificateClaim, Configuration, Configured, Fault, FaultKind, KeyFact, RouteFact,
@@ -12,8 +12,14 @@ use unlatch_protocol::digest::decode_base64url;
 use unlatch_protocol::rules::{InjectRule, KeyRole, KeyUse, Wider};
 
 use crate::context::Side;
-use crate::secrets::{HeldKey, HeldToken, Kind, Secrets};
+use crate::custodian::{Found, is_hardware_name};
+use crate::scheme::KeyType;
+use crate::secrets::{HeldKey, HeldPin, HeldToken, Kind, Secrets};
 use crate::tickets::Chain;
+
+mod hardware;
+
+use hardware::Claims;
 
 /// One datagram carries a token to egress.
 const MAX_TOKEN_BYTES: usize = MAX_WORKER_BYTES - HEADER_BYTES;
@@ -29,6 +35,8 @@ pub(crate) struct InForce {
     pub(crate) routes: HashMap<u16, (u16, InjectRule)>,
     /// Whether tokens without sealed rules may be used.
     pub(crate) unbound: bool,
+    /// Keys in hardware that listeners present, with their certificates' public keys.
+    hardware: BTreeMap<u16, HardwareClaim>,
     /// The ticket secret; `None`: the random chain.
     pub(crate) tickets: Option<u16>,
 }
@@ -42,16 +50,32 @@ impl InForce {
         }
     }
 
+    /// The certificate of a key in hardware. Egress presents none.
+    pub(crate) fn hardware_of(&self, side: Side, key: u16) -> Option<&HardwareClaim> {
+        match side {
+            Side::Server => self.hardware.get(&key),
+            Side::Client => None,
+        }
+    }
+
     /// Whether a key is used at all.
     pub(crate) fn uses(&self, key: u16) -> bool {
         self.keys.contains(&key) || self.client_keys.contains(&key)
     }
 }
 
+/// What a certificate says of its key in hardware.
+pub(crate) struct HardwareClaim {
+    /// DER; the hardware's key must have the same.
+    pub(crate) spki: Arc<[u8]>,
+    pub(crate) kind: KeyType,
+}
+
 /// Check a configuration.
 pub(crate) fn check(
     configuration: Configuration,
     secrets: &Secrets,
+    in_hardware: &HashMap<String, Found>,
 ) -> Result<(InForce, Configured), Fault> {
     let mut in_force = InForce {
         unbound: configuration.unbound,
@@ -61,7 +85,13 @@ pub(crate) fn check(
         let id = check_tickets(claim, secrets).map_err(|fault| fault.at(&claim.r#where))?;
         in_force.tickets = Some(id);
     }
+    let mut hardware = Claims::default();
     for claim in &configuration.certificates {
+        if is_hardware_name(&claim.key) {
+            let added = hardware.add(claim, in_hardware);
+            added.map_err(|fault| fault.at(&claim.r#where))?;
+            continue;
+        }
         let id = check_certificate(claim, secrets).map_err(|fault| fault.at(&claim.r#where))?;
         in_force.keys.insert(id);
     }
@@ -79,11 +109,14 @@ pub(crate) fn check(
             );
         }
     }
-    let configured = Configured {
+    let mut configured = Configured {
         keys: key_facts(&in_force, secrets),
         routes: route_facts(&in_force, secrets),
         warnings: warnings(&in_force, secrets),
     };
+    configured.keys.append(&mut hardware.facts);
+    configured.warnings.append(&mut hardware.warnings);
+    in_force.hardware = hardware.by_number;
     Ok((in_force, configured))
 }
 
@@ -142,6 +175,10 @@ fn check_certificate(claim: &CertificateClaim, secrets: &Secrets) -> Result<u16,
 
 /// Only a key that was sealed for it signs as a client; its certificate's names are the upstream's business.
 fn check_client(claim: &CertificateClaim, secrets: &Secrets) -> Result<u16, Fault> {
+    if is_hardware_name(&claim.key) {
+        let message = "a key in hardware signs for listeners only";
+        return Err(Fault::new(FaultKind::Rules, message).hint("seal a key with the role client"));
+    }
     let (id, held) = matching_key(claim, secrets)?;
     let has_role = |rules: &KeyUse| rules.has_role(KeyRole::Client);
     if !held.rules.as_ref().is_some_and(has_role) {
@@ -261,12 +298,14 @@ fn outside(kind: &str, name: &str, wider: &Wider) -> Fault {
 const PRIVATE_KEY: &str = "private key";
 const TOKEN: &str = "token";
 const TICKET_SECRET: &str = "ticket secret";
+const PIN: &str = "PIN";
 
 fn unknown(name: &str, kind: &str, secrets: &Secrets) -> Fault {
     let kind_of = |secret: &crate::secrets::Secret| match &secret.kind {
         Kind::Key(_) => PRIVATE_KEY,
         Kind::Token(_) => TOKEN,
         Kind::Tickets(_) => TICKET_SECRET,
+        Kind::Pin(_) => PIN,
     };
     let names: Vec<_> = secrets
         .iter()
@@ -298,6 +337,14 @@ impl crate::secrets::Secret {
     pub(crate) fn as_token(&self) -> Option<&HeldToken> {
         match &self.kind {
             Kind::Token(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// The PIN, if it is one.
+    pub(crate) fn as_pin(&self) -> Option<&HeldPin> {
+        match &self.kind {
+            Kind::Pin(held) => Some(held),
             _ => None,
         }
     }

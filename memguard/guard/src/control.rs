@@ -11,11 +11,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use unlatch_protocol::Datagram;
-use unlatch_protocol::control::{Configuration, CsrRequest, Fault, FaultKind, Settings, Worker};
+use unlatch_protocol::control::{
+    Configuration, CsrRequest, Custodian, Fault, FaultKind, Settings, Worker,
+};
 use unlatch_protocol::datagram::{HEADER_BYTES, MAX_CONTROL_BYTES};
 use unlatch_protocol::message::operation;
 
 use crate::confine;
+use crate::custodian;
 use crate::load::Loader;
 use crate::log;
 use crate::memory::Protection;
@@ -123,6 +126,7 @@ impl Control {
                 Err(fault) => Err(fault),
             },
             operation::WORKER => self.worker(datagram.payload, descriptors),
+            operation::CUSTODIAN => self.custodian(datagram.payload, descriptors),
             operation::STATUS => Ok(self.status(timer)),
             operation::DROP => Ok(self.forget()),
             operation::SETTINGS => self.settings(datagram.payload, timer),
@@ -165,7 +169,9 @@ impl Control {
     fn load(&self, id: u32, descriptors: Vec<OwnedFd>) -> Result<(), Fault> {
         let stream = one_socket(descriptors, SocketType::STREAM)?;
         let socket = Arc::clone(&self.socket);
+        let vault = Arc::clone(&self.vault);
         let answer = Box::new(move |result: Result<_, Fault>| {
+            vault.custodians().wake();
             let sent = match &result {
                 Ok(loaded) => {
                     log::event("load", json!({"loaded": loaded}));
@@ -195,6 +201,16 @@ impl Control {
         }
     }
 
+    fn custodian(&self, payload: &[u8], descriptors: Vec<OwnedFd>) -> Result<Value, Fault> {
+        let asked: Custodian = parse(payload)?;
+        let socket = one_socket(descriptors, SocketType::SEQPACKET)?;
+        let facts = json!({"id": asked.id, "hardware": asked.hardware, "keys": asked.keys.len()});
+        let late = self.vault.custodians().register(asked, socket)?;
+        custodian::deliver(&self.vault, late);
+        log::event("custodian taken", facts);
+        Ok(json!({}))
+    }
+
     fn status(&self, timer: &Timer) -> Value {
         #[cfg(feature = "test-variant")]
         crate::variant::misbehave();
@@ -213,6 +229,8 @@ impl Control {
     /// New requests find nothing from the first line on; the second ends those under way.
     fn forget(&self) -> Value {
         self.vault.forget();
+        let late = self.vault.custodians().close_all();
+        custodian::deliver(&self.vault, late);
         self.pool.close_all();
         log::event("drop", json!({}));
         json!({})

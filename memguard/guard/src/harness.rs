@@ -1,5 +1,9 @@
 //! Guard without sockets, threads and filter: what fuzzing drives. Bytes go in where a peer's would.
 
+use std::sync::{Arc, Weak};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use serde_json::json;
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::Datagram;
 use unlatch_sealed::bundle::Bundle;
@@ -7,6 +11,7 @@ use unlatch_sealed::keys;
 
 use crate::context::{self, Side};
 use crate::control;
+use crate::custodian::{Client, FIRST_NUMBER};
 use crate::key::{RsaMode, SigningKey};
 use crate::peer::{Peer, Rights};
 use crate::secrets::Secrets;
@@ -51,9 +56,9 @@ impl Harness {
         Some(Self { vault })
     }
 
-    /// A worker's datagram.
+    /// A worker's datagram. `None`: a custodian was asked.
     #[must_use]
-    pub fn worker(&self, role: Role, datagram: &[u8]) -> Answer {
+    pub fn worker(&self, role: Role, datagram: &[u8]) -> Option<Answer> {
         let rights = match role {
             Role::Edge => Rights::Edge {
                 node: "node".to_owned(),
@@ -62,13 +67,13 @@ impl Harness {
             },
             Role::Egress => Rights::Egress { rate: u32::MAX },
         };
-        let reply = Peer::new(&self.vault, &rights).respond(datagram);
-        Answer {
+        let reply = Peer::new(&self.vault, &rights, Weak::new()).respond(datagram)?;
+        Some(Answer {
             operation: reply.operation,
             request_id: reply.request_id,
             payload: reply.answer.bytes().to_vec(),
             is_last: reply.is_last,
-        }
+        })
     }
 
     /// The supervisor's datagram: the JSON of guard's answer, or of its refusal.
@@ -88,6 +93,36 @@ impl Harness {
     #[must_use]
     pub fn rights(&self, payload: &[u8]) -> bool {
         control::rights(&self.vault, payload).is_ok()
+    }
+
+    /// What a custodian says after it was introduced and asked: how many questions were answered of how many, and
+    /// whether its socket is open still. `None`: no sockets are to be had.
+    #[must_use]
+    pub fn custodian(&self, datagrams: &[&[u8]]) -> Option<(usize, usize, bool)> {
+        const ID: u8 = 0;
+        let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let (ours, theirs) = socketpair(kind.0, kind.1, SocketFlags::CLOEXEC, None).ok()?;
+        let asked = json!({"id": ID, "hardware": "tpm", "keys": [{"id": 1, "name": "file:a"}], "pin": null});
+        let custodians = self.vault.custodians();
+        let asked = serde_json::from_value(asked).ok()?;
+        custodians.register(asked, theirs).ok()?;
+        let worker = Arc::new(ours);
+        let (mut answered, mut questions) = (0, 0);
+        for datagram in datagrams {
+            let spki = custodians.any_public_key(ID).unwrap_or_default();
+            let client = Client {
+                socket: Arc::downgrade(&worker),
+                key: FIRST_NUMBER,
+                request_id: 1,
+            };
+            let asked = custodians.sign(FIRST_NUMBER, &spki, 0x0403, b"message", client);
+            questions += usize::from(asked.is_ok());
+            answered += custodians.hear(ID, datagram).len();
+        }
+        let is_open = custodians.is_open(ID);
+        // Nothing is left for the next input; what was open still is answered now.
+        answered += custodians.close_all().len();
+        Some((answered, questions, is_open))
     }
 
     /// Change every half, as the timer does; ticket epochs go on.

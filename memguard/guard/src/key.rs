@@ -207,11 +207,7 @@ fn read_ed25519(store: &Store, info: &PrivateKeyInfo<'_>) -> Result<Read, KeyErr
     if info.public_key.is_some_and(|stated| stated != public) {
         return Err(KeyError::Damaged);
     }
-    let spki = [
-        &[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..],
-        &public,
-    ]
-    .concat();
+    let spki = [ED25519_SPKI_PREFIX, &public].concat();
     Ok((
         Private::Ed25519(Box::new((SplitScalar::new(store, scalar)?, public))),
         spki,
@@ -259,8 +255,12 @@ fn rsa_spki(key: &pkcs1::RsaPrivateKey<'_>) -> Result<Vec<u8>, pkcs8::der::Error
     .to_der()
 }
 
+/// DER of a SubjectPublicKeyInfo up to the 32 bytes of the key (RFC 8410).
+pub(crate) const ED25519_SPKI_PREFIX: &[u8] =
+    &[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+
 /// DER of a SubjectPublicKeyInfo up to the point (RFC 5480).
-fn ec_spki_prefix(curve: Curve) -> &'static [u8] {
+pub(crate) fn ec_spki_prefix(curve: Curve) -> &'static [u8] {
     match curve {
         Curve::P256 => &[
             0x30, 0x59, 0x30, 0x13, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86,

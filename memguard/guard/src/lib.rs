@@ -2,6 +2,7 @@
 //!
 //! * `context`, `scheme`, `configure` – what decides: what may be signed, by which key, within which sealed rules.
 //! * `vault`, `secrets`, `store`, `key`, `crypto`, `tickets` – what is held, and how it is used.
+//! * `custodian`, `spki` – keys in hardware, and who has them.
 //! * `control`, `peer`, `worker`, `load`, `wire` – who may ask, and over what. The protocol is docs/protocol.md section 1.
 //! * `confine`, `system` – what the process gives up. [`harness`] – the same without sockets, for fuzzing.
 
@@ -12,6 +13,7 @@ mod confine;
 mod context;
 mod control;
 mod crypto;
+mod custodian;
 pub mod harness;
 mod key;
 mod load;
@@ -23,6 +25,7 @@ mod rate;
 mod scheme;
 mod secrets;
 mod self_test;
+mod spki;
 mod store;
 mod system;
 mod thread;
@@ -90,6 +93,10 @@ fn serve(descriptor: RawFd, user: Option<User>) -> Result<(), Box<dyn Error>> {
     let (pool, mut threads) = Pool::plan(&vault);
     let (loader, loading) = Loader::plan(&vault);
     threads.push(loading);
+    let hardware = Arc::clone(&vault);
+    threads.push(thread::plan("custodians", move || {
+        custodian::run(&hardware)
+    }));
     // Certificate requests are signed there: it needs a stack like the others'.
     let (controls, control) = channel::<Control>();
     let (ended, end) = channel();

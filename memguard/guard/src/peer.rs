@@ -1,5 +1,8 @@
 //! One worker's socket without the socket: a datagram in, a reply out, within the socket's rights.
 
+use std::os::fd::OwnedFd;
+use std::sync::Weak;
+
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::authorize::push_pairs;
 use unlatch_protocol::datagram::MAX_WORKER_BYTES;
@@ -8,6 +11,7 @@ use unlatch_protocol::{Datagram, Refusal, Request};
 
 use crate::clock;
 use crate::context::Side;
+use crate::custodian::{Client, FIRST_NUMBER};
 use crate::rate::Bucket;
 use crate::vault::Vault;
 
@@ -30,6 +34,8 @@ pub(crate) struct Peer<'a> {
     vault: &'a Vault,
     rights: &'a Rights,
     bucket: Bucket,
+    /// Where answers of hardware go.
+    socket: Weak<OwnedFd>,
 }
 
 /// What goes back.
@@ -59,34 +65,36 @@ impl Answer {
 }
 
 impl<'a> Peer<'a> {
-    pub(crate) fn new(vault: &'a Vault, rights: &'a Rights) -> Self {
+    /// `socket`: where answers of hardware go when they come.
+    pub(crate) fn new(vault: &'a Vault, rights: &'a Rights, socket: Weak<OwnedFd>) -> Self {
         let (Rights::Edge { rate, .. } | Rights::Egress { rate }) = rights;
         Self {
             vault,
             rights,
             bucket: Bucket::new(*rate, clock::running()),
+            socket,
         }
     }
 
-    /// Answer one datagram.
-    pub(crate) fn respond(&mut self, bytes: &[u8]) -> Reply {
+    /// Answer one datagram. `None`: the answer comes from hardware, later.
+    pub(crate) fn respond(&mut self, bytes: &[u8]) -> Option<Reply> {
         let datagram = Datagram::decode(bytes).ok();
         let request = datagram
             .as_ref()
             .filter(|_| bytes.len() <= MAX_WORKER_BYTES)
             .and_then(|datagram| Request::decode(datagram).ok());
         let (Some(datagram), Some(request)) = (datagram, request) else {
-            return self.malformed(datagram.map_or(0, |datagram| datagram.request_id));
+            return Some(self.malformed(datagram.map_or(0, |datagram| datagram.request_id)));
         };
-        match self.answer(&request) {
-            Ok(answer) => Reply {
+        match self.answer(&request, datagram.request_id) {
+            Ok(answer) => Some(Reply {
                 operation: datagram.operation | operation::REPLY,
                 key: datagram.key,
                 request_id: datagram.request_id,
-                answer,
+                answer: answer?,
                 is_last: false,
-            },
-            Err(refusal) => self.refuse(refusal, datagram.key, datagram.request_id),
+            }),
+            Err(refusal) => Some(self.refuse(refusal, datagram.key, datagram.request_id)),
         }
     }
 
@@ -106,8 +114,12 @@ impl<'a> Peer<'a> {
         }
     }
 
-    fn answer(&mut self, request: &Request<'_>) -> Result<Answer, Refusal> {
-        match (request, self.rights) {
+    fn answer(
+        &mut self,
+        request: &Request<'_>,
+        request_id: u32,
+    ) -> Result<Option<Answer>, Refusal> {
+        let answer = match (request, self.rights) {
             (
                 Request::Sign {
                     key,
@@ -124,6 +136,17 @@ impl<'a> Peer<'a> {
                     Rights::Egress { .. } => Side::Client,
                 };
                 self.take()?;
+                if *key >= FIRST_NUMBER {
+                    let spki = self.vault.admit(side, *key, *scheme, message)?;
+                    let client = Client {
+                        socket: Weak::clone(&self.socket),
+                        key: *key,
+                        request_id,
+                    };
+                    let custodians = self.vault.custodians();
+                    custodians.sign(*key, &spki, *scheme, message, client)?;
+                    return Ok(None);
+                }
                 let signature = self.vault.sign(side, *key, *scheme, message);
                 signature.map(Answer::Public)
             }
@@ -144,7 +167,8 @@ impl<'a> Peer<'a> {
                 Ok(Answer::Public(payload))
             }
             _ => Err(Refusal::NotForThisSocket),
-        }
+        };
+        answer.map(Some)
     }
 
     /// One of what this socket may have in a second.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use unlatch_locked::LockedBytes;
 use unlatch_protocol::control::{Description, Fault, FaultKind, Loaded};
 use unlatch_protocol::digest::encode_base64url;
-use unlatch_protocol::rules::{JwtUse, KeyRole, KeyUse, TicketUse, TokenUse};
+use unlatch_protocol::rules::{JwtUse, KeyRole, KeyUse, PinUse, TicketUse, TokenUse};
 use unlatch_sealed::Error;
 use unlatch_sealed::bundle::{self, Bundle};
 
@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Token(Box<HeldToken>),
     /// Sealed ticket keys; what the bundle held is wound on and wiped.
     Tickets(Box<Mutex<Chain>>),
+    /// For a custodian; nobody else gets it.
+    Pin(Box<HeldPin>),
 }
 
 /// A private key with its rules.
@@ -68,6 +70,12 @@ pub(crate) struct HeldToken {
     /// `None`: sealed without rules, usable only where the configuration says `unbound`.
     pub(crate) rules: Option<TokenUse>,
     pub(crate) given: Counter,
+}
+
+/// The PIN of a token (hardware).
+pub(crate) struct HeldPin {
+    pub(crate) value: Split,
+    pub(crate) rules: PinUse,
 }
 
 /// Counts uses.
@@ -156,6 +164,12 @@ impl Secrets {
         self.set.as_ref().map(|set| encode_base64url(set))
     }
 
+    /// The set's number, modulo 65536: what a custodian knows a PIN's origin by.
+    pub(crate) fn generation(&self) -> Option<u16> {
+        let [.., high, low] = self.set?;
+        Some(u16::from_be_bytes([high, low]))
+    }
+
     /// Whether `other` came from the same bundle. Raw payloads have no set, so they never do.
     pub(crate) fn is_same_set(&self, other: &Self) -> bool {
         self.set.is_some() && self.set == other.set
@@ -197,6 +211,14 @@ impl Secret {
                     signatures: Counter::default(),
                 }))
             }
+            bundle::Kind::Pin => {
+                let rules = parse(&name, rules.as_deref(), PinUse::parse)?.ok_or_else(|| {
+                    let message = format!("PIN {name:?} was sealed without its hardware");
+                    Fault::new(FaultKind::Payload, message).hint("seal it with --hardware URI")
+                })?;
+                let value = Split::new(store, secret.bytes).map_err(|error| internal(&error))?;
+                Kind::Pin(Box::new(HeldPin { value, rules }))
+            }
             bundle::Kind::Token => Kind::Token(Box::new(HeldToken {
                 rules: parse(&name, rules.as_deref(), TokenUse::parse)?,
                 value: Split::new(store, secret.bytes).map_err(|error| internal(&error))?,
@@ -224,6 +246,7 @@ impl Secret {
             Kind::Key(held) => ("private-key", Some(held.key.algorithm().name())),
             Kind::Token(_) => ("token", None),
             Kind::Tickets(_) => ("ticket-secret", None),
+            Kind::Pin(_) => ("pin", None),
         };
         Description {
             name: self.name.clone(),

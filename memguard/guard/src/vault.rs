@@ -17,11 +17,13 @@ use crate::authorize::{self, Headers};
 use crate::clock;
 use crate::configure::{self, InForce};
 use crate::context::{self, Side};
+use crate::custodian::{Custodians, is_hardware_name};
 use crate::scheme;
 use crate::secrets::{Counter, Secret, Secrets};
 use crate::store::Store;
 use crate::tickets::Chain;
 
+mod hardware;
 mod report;
 
 /// See the module.
@@ -35,6 +37,7 @@ pub(crate) struct Vault {
     /// Since guard's start, whatever was loaded and dropped meanwhile.
     signatures: Counter,
     foreign_tickets: Counter,
+    custodians: Custodians,
     started: Instant,
 }
 
@@ -56,6 +59,7 @@ impl Vault {
             refused: Default::default(),
             signatures: Counter::default(),
             foreign_tickets: Counter::default(),
+            custodians: Custodians::new(),
             started: Instant::now(),
         }
     }
@@ -115,9 +119,13 @@ impl Vault {
 
     /// Check a configuration and put it in force. A refused one changes nothing.
     pub(crate) fn configure(&self, configuration: Configuration) -> Result<Configured, Fault> {
+        self.read().secrets.as_ref().ok_or_else(locked)?;
+        let names = configuration.certificates.iter().map(|claim| &*claim.key);
+        let names = names.filter(|name| is_hardware_name(name)).collect();
+        let in_hardware = self.custodians.look_up(&names);
         let mut state = self.write();
         let secrets = state.secrets.as_ref().ok_or_else(locked)?;
-        let (in_force, configured) = configure::check(configuration, secrets)?;
+        let (in_force, configured) = configure::check(configuration, secrets, &in_hardware)?;
         state.previous = state.current.replace(in_force);
         Ok(configured)
     }
@@ -131,7 +139,8 @@ impl Vault {
                 .by_id(id)
                 .is_some_and(crate::secrets::Secret::is_key)
         };
-        Ok(ids.iter().copied().filter(|id| !is_key(*id)).collect())
+        let is_known = |id: u16| is_key(id) || self.custodians.has_number(id);
+        Ok(ids.iter().copied().filter(|id| !is_known(*id)).collect())
     }
 
     /// Sign a handshake message of this side.
@@ -243,6 +252,11 @@ impl Vault {
 
     /// A certificate request (PEM) for a key's sealed names.
     pub(crate) fn request_certificate(&self, name: &str) -> Result<String, Fault> {
+        if is_hardware_name(name) {
+            let message = format!("key {name} is in hardware: guard has no part in its requests");
+            return Err(Fault::new(FaultKind::Key, message)
+                .hint("ask the hardware itself: unlatch hsm csr, unlatch tpm csr"));
+        }
         let state = self.read();
         let secrets = state.secrets.as_ref().ok_or_else(locked)?;
         let held = secrets

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -100,6 +101,53 @@ pub(crate) fn send(
     }
 }
 
+/// Send one message without waiting. Gives `false` when there is no room for it.
+pub(crate) fn try_send(
+    socket: impl AsFd,
+    operation: u8,
+    key: u16,
+    request_id: u32,
+    payload: &[&[u8]],
+) -> io::Result<bool> {
+    let length = payload.iter().map(|part| part.len()).sum();
+    let header = header(operation, key, request_id, length);
+    let mut parts = vec![IoSlice::new(&header)];
+    parts.extend(payload.iter().map(|part| IoSlice::new(part)));
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    loop {
+        match sendmsg(&socket, &parts, &mut SendAncillaryBuffer::default(), flags) {
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Wait until one of the sockets can be read, or `wake` was written, which is read. Gives the numbers of the sockets.
+pub(crate) fn wait_any(
+    wake: Option<&OwnedFd>,
+    sockets: &[(u8, Arc<OwnedFd>)],
+    at_most: Duration,
+) -> Vec<u8> {
+    let mut polled: Vec<_> = sockets
+        .iter()
+        .map(|(_, socket)| PollFd::new(socket, PollFlags::IN))
+        .collect();
+    polled.extend(wake.map(|wake| PollFd::new(wake, PollFlags::IN)));
+    // Interrupted is as good as nothing yet: the caller waits again.
+    let _ = poll(&mut polled, Some(&timespec(at_most)));
+    if let Some(wake) = wake {
+        // Nothing to read is what it mostly finds.
+        let _ = rustix::io::read(wake, &mut [0; 8]);
+    }
+    let ready = sockets.iter().zip(&polled);
+    ready
+        .filter(|(_, polled)| !polled.revents().is_empty())
+        .map(|((number, _), _)| *number)
+        .collect()
+}
+
 /// Send bytes on a stream.
 pub(crate) fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
@@ -136,14 +184,18 @@ pub(crate) fn receive_exact(
 
 /// Wait until there is something to read, at most so long.
 pub(crate) fn wait_readable(socket: impl AsFd, at_most: Duration) -> io::Result<bool> {
-    let timeout = Timespec {
-        tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(at_most.subsec_nanos()),
-    };
+    let timeout = timespec(at_most);
     match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout)) {
         Ok(ready) => Ok(ready > 0),
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
     }
 }
 

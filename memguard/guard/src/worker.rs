@@ -118,13 +118,14 @@ fn run(vault: &Vault, jobs: &Mutex<Receiver<Job>>, served: &Served) {
 fn serve(vault: &Vault, job: &Job) {
     // Longer by one byte than allowed, so that a datagram of exactly the limit is not taken for a longer one.
     let mut buffer = vec![0; MAX_WORKER_BYTES + 1];
-    let mut peer = Peer::new(vault, &job.rights);
+    let mut peer = Peer::new(vault, &job.rights, Arc::downgrade(&job.socket));
     loop {
         let reply = match wire::receive(&job.socket, &mut buffer) {
             Ok(Received::Bytes(length)) => peer.respond(&buffer[..length]),
-            Ok(Received::Truncated) => peer.malformed(0),
+            Ok(Received::Truncated) => Some(peer.malformed(0)),
             Ok(Received::End) | Err(_) => return,
         };
+        let Some(reply) = reply else { continue };
         let payload = reply.answer.bytes();
         let sent = wire::send(
             &job.socket,

@@ -89,6 +89,13 @@ impl BundleWriter {
         self.with(py, |writer| writer.add_token(name, &value, rules))
     }
 
+    /// The PIN of a token (hardware).
+    #[pyo3(signature = (name, value, rules, /))]
+    fn add_pin(&self, py: Python<'_>, name: &str, value: &Secret, rules: &[u8]) -> PyResult<()> {
+        let value = value.bytes(py)?;
+        self.with(py, |writer| writer.add_pin(name, &value, rules))
+    }
+
     /// The payload; the writer is empty afterwards.
     #[pyo3(signature = (sealers, /))]
     fn finish(&self, py: Python<'_>, sealers: Vec<String>) -> PyResult<Secret> {
@@ -122,14 +129,14 @@ impl Bundle {
         PyBytes::new(py, self.0.describe().as_bytes())
     }
 
-    /// A private key as PEM, a token or ticket secret as its bytes.
+    /// A private key as PEM, a token, PIN or ticket secret as its bytes.
     #[pyo3(signature = (name, /))]
     fn secret(&self, py: Python<'_>, name: &str) -> PyResult<Secret> {
         let give = || {
             let secret = self.0.secret(name)?;
             match secret.kind {
                 Kind::PrivateKey(_) => keys::to_pem(&secret.bytes),
-                Kind::Token | Kind::TicketSecret { .. } => {
+                Kind::Token | Kind::TicketSecret { .. } | Kind::Pin => {
                     Ok(LockedBytes::copy_from(secret.bytes.expose())?)
                 }
             }

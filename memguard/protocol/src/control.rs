@@ -177,6 +177,31 @@ pub struct CsrRequest {
     pub key: String,
 }
 
+/// Payload of custodian; the descriptor comes beside it.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Custodian {
+    /// Its number, 0 to 15. The same number again: it was started anew.
+    pub id: u8,
+    /// What it is for: the token's URI, or `tpm`.
+    pub hardware: String,
+    /// The keys that it was started with.
+    pub keys: Vec<CustodianKey>,
+    /// Name of the sealed PIN; `null` when there is none.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub pin: Option<String>,
+}
+
+/// A key in hardware.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustodianKey {
+    /// Its number at the custodian.
+    pub id: u16,
+    /// Its name in configurations; has a `:`, so that no sealed key is called the same.
+    pub name: String,
+}
+
 /// Answer to load.
 #[derive(Debug, Serialize)]
 pub struct Loaded {
@@ -191,7 +216,7 @@ pub struct Loaded {
 pub struct Description {
     /// Name in the bundle.
     pub name: String,
-    /// `private-key`, `token` or `ticket-secret`.
+    /// `private-key`, `token`, `ticket-secret` or `pin`.
     pub kind: &'static str,
     /// Of a private key.
     pub algorithm: Option<String>,

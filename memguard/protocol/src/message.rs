@@ -32,6 +32,16 @@ pub mod operation {
     pub const SETTINGS: u8 = 0x46;
     /// Supervisor: change every share now.
     pub const RESHARE: u8 = 0x47;
+    /// Supervisor: the socket of a custodian.
+    pub const CUSTODIAN: u8 = 0x48;
+    /// Guard to a custodian: look the keys up and describe them.
+    pub const KEYS: u8 = 0x30;
+    /// Guard to a custodian: the PIN.
+    pub const PIN: u8 = 0x31;
+    /// Guard to a custodian: counters.
+    pub const CUSTODIAN_STATUS: u8 = 0x32;
+    /// A custodian to guard, unasked: its state changed.
+    pub const EVENT: u8 = 0x33;
     /// Set in every reply.
     pub const REPLY: u8 = 0x80;
     /// The reply that says no.
@@ -64,11 +74,17 @@ pub enum Refusal {
     Locked = 10,
     /// A ticket of an epoch that is over, or no ticket of this fleet.
     Ticket = 11,
+    /// The key's hardware has as many questions as it may have open.
+    HardwareBusy = 12,
+    /// The key's hardware does not answer, or not with this key, or waits for its PIN.
+    HardwareUnreachable = 13,
+    /// The key's hardware refused, or holds another key under this name.
+    HardwareRefused = 14,
 }
 
 impl Refusal {
     /// Every reason, in the order of the numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::Unknown,
         Self::NotForThisSocket,
@@ -80,6 +96,9 @@ impl Refusal {
         Self::Internal,
         Self::Locked,
         Self::Ticket,
+        Self::HardwareBusy,
+        Self::HardwareUnreachable,
+        Self::HardwareRefused,
     ];
 
     /// From the payload byte.
@@ -109,6 +128,9 @@ impl Refusal {
             Self::Internal => "internal",
             Self::Locked => "locked",
             Self::Ticket => "ticket",
+            Self::HardwareBusy => "hardware_busy",
+            Self::HardwareUnreachable => "hardware_unreachable",
+            Self::HardwareRefused => "hardware_refused",
         }
     }
 }

@@ -9,6 +9,7 @@
 mod caller;
 mod key;
 mod pattern;
+mod pin;
 mod sign;
 mod ticket;
 mod token;
@@ -16,6 +17,7 @@ mod token;
 pub use caller::CallerRule;
 pub use key::{KeyRole, KeyUse};
 pub use pattern::PathPattern;
+pub use pin::{PinUse, is_hardware};
 pub use sign::{
     HmacSigning, JwtUse, Line, MAX_JWT_SECONDS, MacEncoding, MacHash, Signing, Sigv4Signing,
 };

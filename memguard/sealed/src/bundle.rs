@@ -38,7 +38,7 @@ pub struct Secret {
     pub name: String,
     /// What it is.
     pub kind: Kind,
-    /// Private key: PKCS#8 DER. Token: its bytes. Ticket secret: the 32 bytes of its chain.
+    /// Private key: PKCS#8 DER. Token, PIN: its bytes. Ticket secret: the 32 bytes of its chain.
     pub bytes: LockedBytes,
     /// The sealed `use`, a JSON object. `None`: unbound.
     pub rules: Option<String>,
@@ -56,8 +56,12 @@ pub enum Kind {
         /// The epoch (hours since 1970) that the chain stands at.
         epoch: u64,
     },
+    /// What opens a token (hardware) to its custodian.
+    Pin,
 }
 
+/// Longest PIN.
+pub const MAX_PIN_BYTES: usize = 255;
 /// Bytes of a ticket secret's chain.
 pub const CHAIN_BYTES: usize = 32;
 
@@ -77,6 +81,7 @@ impl Kind {
             Self::PrivateKey(_) => "private-key",
             Self::Token => "token",
             Self::TicketSecret { .. } => "ticket-secret",
+            Self::Pin => "pin",
         }
     }
 }
@@ -186,7 +191,7 @@ impl Bundle {
                 .and_then(|rules| json::object(rules.as_bytes()).ok());
             let algorithm = match secret.kind {
                 Kind::PrivateKey(algorithm) => Some(algorithm.name()),
-                Kind::Token | Kind::TicketSecret { .. } => None,
+                Kind::Token | Kind::TicketSecret { .. } | Kind::Pin => None,
             };
             serde_json::json!({
                 "name": secret.name, "kind": secret.kind.name(), "algorithm": algorithm,
@@ -214,6 +219,11 @@ pub(crate) fn is_token(token: &[u8]) -> bool {
         && !token.iter().any(u8::is_ascii_control)
 }
 
+/// True for 1 to 255 bytes of text without control characters.
+pub(crate) fn is_pin(pin: &[u8]) -> bool {
+    pin.len() <= MAX_PIN_BYTES && is_token(pin)
+}
+
 fn secret(name: &str, raw: &str) -> Result<Secret, Error> {
     if !is_name(name) {
         return Err(Error::Bundle("name of a secret"));
@@ -239,6 +249,10 @@ fn secret(name: &str, raw: &str) -> Result<Secret, Error> {
         b"token" => {
             let value = text("value")?.filter(|value| is_token(value.expose()));
             (Kind::Token, value.ok_or(Error::Bundle("value"))?)
+        }
+        b"pin" => {
+            let value = text("value")?.filter(|value| is_pin(value.expose()));
+            (Kind::Pin, value.ok_or(Error::Bundle("value"))?)
         }
         b"ticket-secret" => {
             let chain = text("chain")?.ok_or(Error::Bundle("chain"))?;

@@ -54,6 +54,8 @@ pub enum Error {
     UnknownAlgorithm,
     /// A token is empty, over 64 KiB, not UTF-8, or holds a control character.
     Token,
+    /// A PIN is empty, over 255 bytes, not UTF-8, or holds a control character.
+    Pin,
     /// A secret's name is empty, too long, taken, or has characters outside `a-z A-Z 0-9 . _ -`.
     Name,
     /// The sealed rules (`use`) are not rules: the reason names the member.
@@ -120,6 +122,7 @@ impl Error {
             | Self::UnknownAlgorithm
             | Self::Name
             | Self::Token
+            | Self::Pin
             | Self::Rules(_)
             | Self::RepeatedRule
             | Self::RequestName
@@ -217,6 +220,9 @@ impl fmt::Display for Error {
             ),
             Self::Token => {
                 f.write_str("token is empty, over 64 KiB, not UTF-8, or holds a control character")
+            }
+            Self::Pin => {
+                f.write_str("PIN is empty, over 255 bytes, not UTF-8, or holds a control character")
             }
             Self::Rules(reason) => write!(f, "sealed rules (use): {reason}"),
             Self::RepeatedRule => f.write_str("sealed rules (use) name a member twice"),

@@ -1,10 +1,10 @@
 //! Builds a bundle's JSON in locked memory.
 
 use rand_core::{OsRng, RngCore};
-use unlatch_protocol::rules::{KeyUse, TokenUse};
+use unlatch_protocol::rules::{KeyUse, PinUse, TokenUse};
 
 use crate::LockedBytes;
-use crate::bundle::{CHAIN_BYTES, MAX_SECRETS, VERSION, is_name, is_token};
+use crate::bundle::{CHAIN_BYTES, MAX_SECRETS, VERSION, is_name, is_pin, is_token};
 use crate::curve::Curve;
 use crate::error::Error;
 use crate::json;
@@ -98,6 +98,18 @@ impl BundleWriter {
             TokenUse::parse(text(rules)?).map_err(Error::Rules)?;
         }
         self.add(name, "token", "value", value, rules)
+    }
+
+    /// Add the PIN of a token (hardware). `rules`: a JSON object that names the hardware.
+    ///
+    /// # Errors
+    /// `Name`, `Rules`, `Pin`.
+    pub fn add_pin(&mut self, name: &str, value: &LockedBytes, rules: &[u8]) -> Result<(), Error> {
+        if !is_pin(value.expose()) {
+            return Err(Error::Pin);
+        }
+        PinUse::parse(text(rules)?).map_err(Error::Rules)?;
+        self.add(name, "pin", "value", value, Some(rules))
     }
 
     /// Make a ticket secret that begins at this epoch (hours since 1970): what came before, it cannot tell.

@@ -16,6 +16,12 @@ impl Vault {
                 let count = secret.as_key()?.signatures.value();
                 Some((secret.name.clone(), json!(count)))
             })
+            .chain(
+                self.custodians
+                    .uses()
+                    .into_iter()
+                    .map(|(name, count)| (name, json!(count))),
+            )
             .collect();
         let tokens: Value = held()
             .filter_map(|(_, secret)| {
@@ -38,6 +44,7 @@ impl Vault {
 
     /// Counters of every secret.
     pub(crate) fn status(&self) -> Value {
+        let custodians = self.custodians.status();
         let state = self.read();
         let secrets = state.secrets.as_ref();
         let keys = secrets
@@ -63,6 +70,7 @@ impl Vault {
             "locked": secrets.is_none(), "configured": state.current.is_some(),
             "set": secrets.and_then(Secrets::set_text),
             "keys": keys.collect::<Vec<_>>(), "tokens": tokens.collect::<Vec<_>>(),
+            "custodians": custodians,
             "signatures_total": self.signatures.value(),
             "foreign_tickets": self.foreign_tickets.value(),
             "refusals": self.refusals(), "uptime_seconds": self.elapsed().as_secs(),

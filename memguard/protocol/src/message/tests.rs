@@ -106,7 +106,7 @@ fn replies_are_read_from_the_datagram() {
     };
     assert!(reply(0x82, &keys) == Ok(Reply::TicketKeys(expected)));
     for (operation, payload) in [
-        (0xff, &[12][..]),
+        (0xff, &[15][..]),
         (0xff, &[]),
         (0xff, &[1, 1]),
         (0x82, &keys[1..]),
@@ -123,7 +123,7 @@ fn refusals_have_the_documented_numbers() {
         assert_eq!(Refusal::from_code(number), Some(refusal));
     }
     assert_eq!(Refusal::from_code(0), None);
-    assert_eq!(Refusal::from_code(12), None);
+    assert_eq!(Refusal::from_code(15), None);
 }
 
 proptest! {
