@@ -20,16 +20,16 @@ class Ingredient:
     """One secret of a bundle to be."""
 
     name: str
-    kind: Literal["key", "generated key", "token"]
+    kind: Literal["key", "generated key", "token", "pin"]
     source: str
-    """A file for a key; an algorithm for a generated one; "", "@FILE" or "fd:N" for a token."""
+    """A file for a key; an algorithm for a generated one; "", "@FILE" or "fd:N" for a token or PIN."""
     rules: Mapping[str, object] | None
     """The sealed `use`; None is unbound."""
 
     @property
     def label(self) -> str:
         """The kind as the bundle names it."""
-        return "token" if self.kind == "token" else "private-key"
+        return self.kind if self.kind in ("token", "pin") else "private-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,11 @@ def _add(writer: BundleWriter, one: Ingredient) -> bytes | None:
         case "key":
             writer.add_private_key(one.name, files.read_secret(Path(one.source), MAX_SECRET_BYTES), rules)
         case "token":
-            writer.add_token(one.name, _token(one), rules)
+            writer.add_token(one.name, _typed(one), rules)
+        case "pin":
+            if rules is None:
+                raise UsageError("a PIN needs its hardware", hint="name it with --hardware URI")
+            writer.add_pin(one.name, _typed(one), rules)
         case "generated key":
             if rules is None:
                 raise UsageError(
@@ -79,7 +83,7 @@ def _add(writer: BundleWriter, one: Ingredient) -> bytes | None:
     return None
 
 
-def _token(one: Ingredient) -> Secret:
+def _typed(one: Ingredient) -> Secret:
     if one.source.startswith("@"):
         token = files.read_secret(Path(one.source[1:]), MAX_SECRET_BYTES)
     elif one.source.startswith("fd:"):
@@ -89,7 +93,8 @@ def _token(one: Ingredient) -> Secret:
             raise ConfigError(f"cannot read descriptor {one.source[3:]}") from error
     else:
         return prompt.ask(
-            f"token {one.name}: ", hint=f"give it with --token {one.name}=@FILE or --token {one.name}=fd:3"
+            f"{one.kind} {one.name}: ",
+            hint=f"give it with --{one.kind} {one.name}=@FILE or --{one.kind} {one.name}=fd:3",
         )
     token.strip_newline()
     return token

@@ -22,6 +22,21 @@ def key_rules(names: Iterable[str]) -> dict[str, object]:
     return {"names": [name.lower() for name in names], "roles": ["server", "csr"]}
 
 
+def pin_rules(hardware: str) -> dict[str, object]:
+    """Give the rules of a PIN: the one token that it opens, as configurations name it.
+
+    Raises:
+        ConfigError: the URI carries a PIN or names a key.
+    """
+    from unlatch.memguard.custodian.plan import token_of
+    from unlatch.memguard.custodian.uri import TokenUri
+
+    uri = TokenUri.parse(hardware)
+    if uri.pin_value is not None or uri.pin_source is not None:
+        raise ConfigError("the URI of the hardware carries a PIN", hint="leave it out: --pin asks for it")
+    return {"hardware": token_of(uri).text()}
+
+
 def token_rules(
     *,
     upstream: str,

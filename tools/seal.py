@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from unlatch.errors import ConfigError, UntrustedGateError, UsageError
+from unlatch.tools.seal_options import FILE, HARDWARE, RULES, WHAT, WHERE_TO, Options, options
 
 if TYPE_CHECKING:
     from unlatch.bootstrap.advertisement import Advertisement
@@ -20,128 +20,9 @@ if TYPE_CHECKING:
 DEFAULT_ALGORITHM = "ecdsa-p256"
 MAX_POLICY_BYTES = 1 << 20
 
-WHERE_TO = [
-    click.option(
-        "--to",
-        metavar="URL|CONTEXT[/NAME]",
-        help="Gate workload (https://gate/s/NAME), Tang server, or a trusted gate's name.",
-    ),
-    click.option("--thp", metavar="THUMBPRINT", help="The server's signing key, as its operator told you."),
-    click.option(
-        "--adv", type=click.Path(path_type=Path), help="A copy of the advertisement that you trust."
-    ),
-    click.option(
-        "--trust-on-first-use", is_flag=True, help="Believe whoever answers now; recorded in the file."
-    ),
-    click.option(
-        "--policy", metavar="JSON|FILE", help='Several servers, as clevis writes it: {"t":1,"pins":{…}}.'
-    ),
-    click.option(
-        "--recovery", type=click.Path(path_type=Path), help="Public half of an offline key: a second way in."
-    ),
-]
-HARDWARE = [
-    click.option(
-        "--tpm", is_flag=True, help="This machine's TPM must agree too; alone: nothing but the TPM."
-    ),
-    click.option(
-        "--pcrs", metavar="[BANK:]7,11", help="The TPM agrees while these PCRs stay as they are now."
-    ),
-    click.option(
-        "--pcr-policy",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="The TPM agrees to the PCR values that this key signs (unlatch tpm policy make-key).",
-    ),
-    click.option(
-        "--pkcs11", metavar="URI", help="A token's RSA key must decrypt too; its PIN is never stored."
-    ),
-    click.option("--pcr-policy-for", default="", metavar="TEXT", help="Only to values signed for this text."),
-]
-WHAT = [
-    click.option("--key", "keys", multiple=True, metavar="NAME=FILE", help="A private key in PEM."),
-    click.option(
-        "--generate", multiple=True, metavar="NAME[:ALG]", help="A new key, never written in clear."
-    ),
-    click.option("--names", metavar="A,B", help="Hosts that the keys may serve."),
-    click.option(
-        "--token",
-        "tokens",
-        multiple=True,
-        metavar="NAME[=@FILE|=fd:N]",
-        help="A token; asked for without echo.",
-    ),
-]
-RULES = [
-    click.option(
-        "--use", "use_file", type=click.Path(path_type=Path), help="Sealed rules per secret, YAML or JSON."
-    ),
-    click.option("--upstream", metavar="URL", help="The only origin that may see the token."),
-    click.option(
-        "--ca", "cas", multiple=True, type=click.Path(path_type=Path), help="CAs that may certify it."
-    ),
-    click.option("--method", "methods", multiple=True, help="Allowed methods (default: all)."),
-    click.option("--path", "paths", multiple=True, help="Allowed paths, /v1/* for a prefix (default: all)."),
-    click.option(
-        "--header", default="Authorization", show_default=True, help="Header that carries the token."
-    ),
-    click.option("--scheme", type=click.Choice(["bearer", "raw"]), default="bearer", show_default=True),
-    click.option("--caller", "callers", multiple=True, help="anyone, a network, uid=N, or ca=FILE,san=NAME."),
-    click.option("--unbound", is_flag=True, help="Seal without rules: the configuration alone decides."),
-]
-FILE = [
-    click.option("--workload", metavar="NAME", help="Name on cards and in logs (default: from the URL)."),
-    click.option("--label", "labels", multiple=True, metavar="NAME=TEXT", help="Public text for inspect."),
-    click.option("--out", type=click.Path(path_type=Path), required=True, help="The sealed file."),
-    click.option("--force", is_flag=True, help="Overwrite existing files."),
-]
-
-
-def _options(*groups: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        for option in reversed([option for group in groups for option in group]):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The command line, as given."""
-
-    to: str | None
-    thp: str | None
-    adv: Path | None
-    trust_on_first_use: bool
-    policy: str | None
-    recovery: Path | None
-    tpm: bool
-    pcrs: str | None
-    pcr_policy: Path | None
-    pcr_policy_for: str
-    pkcs11: str | None
-    keys: tuple[str, ...]
-    generate: tuple[str, ...]
-    names: str | None
-    tokens: tuple[str, ...]
-    use_file: Path | None
-    upstream: str | None
-    cas: tuple[Path, ...]
-    methods: tuple[str, ...]
-    paths: tuple[str, ...]
-    header: str
-    scheme: str
-    callers: tuple[str, ...]
-    unbound: bool
-    workload: str | None
-    labels: tuple[str, ...]
-    out: Path
-    force: bool
-
 
 @click.command(name="seal")
-@_options(WHERE_TO, HARDWARE, WHAT, RULES, FILE)
+@options(WHERE_TO, HARDWARE, WHAT, RULES, FILE)
 def command(**given: Any) -> None:
     """Seal keys and tokens into one file that opens only under a policy.
 
@@ -155,21 +36,21 @@ def command(**given: Any) -> None:
     from unlatch.bootstrap.pins.hardware import Hardware
     from unlatch.bootstrap.seal import encrypt
 
-    options = Options(**given)
-    files.refuse_existing(options.out, force=options.force)
-    ingredients = _ingredients(options)
-    target = _target(options)
+    chosen = Options(**given)
+    files.refuse_existing(chosen.out, force=chosen.force)
+    ingredients = _ingredients(chosen)
+    target = _target(chosen)
     batch = bundling.mix(ingredients)
-    extra = {"cty": "application/unlatch+json", "unlatch": _labels(options, ingredients, batch, target)}
+    extra = {"cty": "application/unlatch+json", "unlatch": _labels(chosen, ingredients, batch, target)}
     jwe = encrypt(batch.payload, target, extra=extra, hardware=Hardware(may_prompt=True))
     batch.payload.wipe()
-    requests = {name: options.out.with_name(f"{options.out.stem}.{name}.csr") for name in batch.requests}
+    requests = {name: chosen.out.with_name(f"{chosen.out.stem}.{name}.csr") for name in batch.requests}
     for path in requests.values():
-        files.refuse_existing(path, force=options.force)
-    files.write(options.out, jwe, force=options.force)
+        files.refuse_existing(path, force=chosen.force)
+    files.write(chosen.out, jwe, force=chosen.force)
     for name, path in requests.items():
-        files.write(path, batch.requests[name], force=options.force, mode=files.PUBLIC)
-    _tell_next(options, ingredients, requests)
+        files.write(path, batch.requests[name], force=chosen.force, mode=files.PUBLIC)
+    _tell_next(chosen, ingredients, requests)
 
 
 def _target(options: Options) -> Target:
@@ -277,16 +158,27 @@ def _ingredients(options: Options) -> list[Ingredient]:
         name, _, algorithm = text.partition(":")
         found.append(Ingredient(name, "generated key", algorithm or DEFAULT_ALGORITHM, rules_of(name, "key")))
     for text in options.tokens:
-        name, separator, source = text.partition("=")
-        if separator and not source.startswith(("@", "fd:")):
-            raise UsageError(
-                f"--token {name}=…: a token is never written on a command line",
-                hint=f"every user of this machine could read it: change it, then --token {name} asks, {name}=@FILE reads",
-            )
+        name, source = _never_typed("token", text)
         found.append(Ingredient(name, "token", source, rules_of(name, "token")))
+    for text in options.pins:
+        name, source = _never_typed("pin", text)
+        found.append(Ingredient(name, "pin", source, rules_of(name, "pin")))
     if not found:
-        raise UsageError("nothing to seal", hint="--key NAME=FILE, --generate NAME or --token NAME")
+        raise UsageError(
+            "nothing to seal", hint="--key NAME=FILE, --generate NAME, --token NAME or --pin NAME"
+        )
     return found
+
+
+def _never_typed(kind: str, text: str) -> tuple[str, str]:
+    """Name and source of a secret that a command line names but never holds."""
+    name, separator, source = text.partition("=")
+    if separator and not source.startswith(("@", "fd:")):
+        raise UsageError(
+            f"--{kind} {name}=…: a {kind} is never written on a command line",
+            hint=f"every user of this machine could read it: change it, then --{kind} {name} asks, {name}=@FILE reads",
+        )
+    return name, source
 
 
 def _rules(options: Options) -> Callable[[str, str], Mapping[str, object] | None]:
@@ -297,12 +189,18 @@ def _rules(options: Options) -> Callable[[str, str], Mapping[str, object] | None
     if unknown:
         raise UsageError(
             f"--use names {', '.join(sorted(unknown))}, which is not sealed here",
-            hint="every secret in that file must be given with --key, --generate or --token",
+            hint="every secret in that file must be given with --key, --generate, --token or --pin",
         )
 
     def rules_of(name: str, kind: str) -> Mapping[str, object] | None:
         if name in from_file:
             return from_file[name]
+        if kind == "pin":
+            if options.hardware is None:
+                raise UsageError(
+                    f"{name} has no sealed rules", hint="say which token the PIN is for: --hardware URI"
+                )
+            return rules.pin_rules(options.hardware)
         if kind == "key" and options.names:
             return rules.key_rules(options.names.split(","))
         if kind == "token" and options.upstream:
@@ -331,7 +229,7 @@ def _rules(options: Options) -> Callable[[str, str], Mapping[str, object] | None
 
 
 def _all_names(options: Options) -> list[str]:
-    return [*options.keys, *options.generate, *options.tokens]
+    return [*options.keys, *options.generate, *options.tokens, *options.pins]
 
 
 def _rules_file(path: Path | None) -> dict[str, dict[str, object]]:

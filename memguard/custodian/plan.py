@@ -61,7 +61,7 @@ def plan(
         group: object
         if isinstance(key, TokenKey):
             module = key.uri.module_path or key.uri.module_name or ""
-            token = _token_of(key.uri)
+            token = token_of(key.uri)
             group, entry = (module, token), {"name": name, "uri": key.uri.public_text}
             fresh = _for_module(token, (options or {}).get(module, NO_OPTIONS), module)
         else:
@@ -90,7 +90,7 @@ def _key(name: str, reference: bytes) -> keyfile.HardwareKey:
     return key
 
 
-def _token_of(uri: TokenUri) -> TokenUri:
+def token_of(uri: TokenUri) -> TokenUri:
     """The token without the object in it."""
     return TokenUri(
         token=uri.token,

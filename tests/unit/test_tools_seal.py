@@ -12,7 +12,7 @@ from support.fake_tang import FakeTang
 from support.scripted_http import Answer, Asked, ScriptedServer
 
 from unlatch.__main__ import run
-from unlatch.bootstrap import jose
+from unlatch.bootstrap import jose, rules
 
 TANG = FakeTang(signers=1)
 TANG_KID = jose.thumbprint(TANG.exchange_public)
@@ -163,6 +163,42 @@ def test_token_on_the_command_line_is_not_repeated(unlatch: Shell, url: str) -> 
     unlatch(*pinned(url), "--token", "psp=sk_live_1")
 
     assert "sk_live_1" not in unlatch.err
+
+
+def test_pin_is_sealed_for_one_token(unlatch: Shell, url: str, tmp_path: Path) -> None:
+    (tmp_path / "pin").write_text("482913\n")
+    uri = "pkcs11:token=prod;object=site;type=private?module-path=/usr/lib/softhsm/libsofthsm2.so"
+
+    assert unlatch(*pinned(url), "--pin", "hsm=@pin", "--hardware", uri) == 0
+
+    assert unlatch("open", "pay.jwe") == 0
+    assert unlatch.out == b"482913"
+    assert unlatch("inspect", "pay.jwe", "--json") == 0
+    assert json.loads(unlatch.out)["unlatch"]["secrets"] == {"hsm": "pin"}
+    token = "pkcs11:token=prod?module-path=/usr/lib/softhsm/libsofthsm2.so"
+    assert rules.pin_rules(uri) == {"hardware": token}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--pin", "hsm=@pin"], 2, "--hardware"),
+        (["--pin", "hsm=482913", "--hardware", "pkcs11:token=a"], 2, "never written on a command line"),
+        (["--pin", "hsm=@pin", "--hardware", "pkcs11:token=a?pin-value=1"], 21, "carries a PIN"),
+        (["--pin", "hsm=@pin", "--hardware", "token=a"], 21, ""),
+        (["--pin", "hsm=@empty", "--hardware", "pkcs11:token=a"], 21, "PIN is empty"),
+    ],
+)
+def test_pin_needs_its_token(
+    unlatch: Shell, url: str, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "pin").write_text("482913")
+    (tmp_path / "empty").write_text("")
+
+    assert unlatch(*pinned(url), *arguments) == code
+
+    assert message in unlatch.err
+    assert "482913" not in unlatch.err
 
 
 def test_rules_of_a_file_hold_per_secret(unlatch: Shell, url: str, tmp_path: Path) -> None:
