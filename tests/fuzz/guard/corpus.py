@@ -46,9 +46,14 @@ def hour() -> int:
 
 def spki(key: object) -> str:
     """As a configuration names a certificate's key."""
+    return base64url(der(key))
+
+
+def der(key: object) -> bytes:
+    """A key's SubjectPublicKeyInfo."""
     public = key.public_key()  # type: ignore[attr-defined]
     form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return base64url(public.public_bytes(serialization.Encoding.DER, form))
+    return bytes(public.public_bytes(serialization.Encoding.DER, form))
 
 
 def field(data: bytes) -> bytes:
@@ -120,6 +125,32 @@ def messages() -> list[bytes]:
     return found
 
 
+def told() -> list[bytes]:
+    """What a custodian says: ready, its keys and counters, then a signature or a refusal; each behind its length."""
+
+    def said(operation: int, key: int, request_id: int, payload: object) -> bytes:
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        message = struct.pack(">BBHII", 1, operation, key, request_id, len(data)) + data
+        return struct.pack(">H", len(message)) + message
+
+    described = {
+        "found": [{"id": 1, "spki": der(KEYS["p256"]).hex()}],
+        "missing": [{"id": 1, "reason": "no"}],
+    }
+    times = described | {"keys": {"1": {"p50_ms": 1, "p99_ms": 2.5}}}
+    ready = said(0x33, 0, 0, {"state": "ready", "reason": ""})
+    lost = said(0x33, 0, 0, {"state": "lost", "reason": "gone"})
+    found = ready + said(0xB0, 0, 1, described) + said(0xB2, 0, 2, times)
+    return [
+        ready,
+        lost + ready,
+        found,
+        *(ready + said(0xB0, 0, number, described) + lost for number in (1, 2)),
+        *(found + said(0x81, 1, number, b"signature") for number in (2, 3, 4)),
+        *(found + said(0xFF, 1, number, bytes([code])) for number in (3, 4) for code in (8, 11, 12)),
+    ]
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Target by target."""
     sign = [
@@ -151,6 +182,7 @@ def seeds() -> dict[str, list[bytes]]:
             ),
             datagram(0x03, 0, b"n" * 16 + struct.pack(">Q", hour()) + b"i" * 12 + field(b"aad") + b"t" * 40),
         ],
+        "custodian": told(),
         "control": [
             configuration(),
             b'{"key": "p256"}',
