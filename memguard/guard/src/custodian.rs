@@ -7,6 +7,7 @@
 //! Rule 2: a PIN goes only to the hardware that it was sealed for, and one that was refused is never sent again.
 //! Rule 3: what a custodian says is bounded; what is no message ends its socket.
 
+mod question;
 mod run;
 mod slot;
 mod told;
@@ -23,11 +24,12 @@ use unlatch_protocol::control::{self, Fault, FaultKind};
 use unlatch_protocol::rules::is_hardware;
 
 use crate::spki;
-use slot::{Answer, Known, News, PinFate, Slot};
+use question::Answer;
+use slot::{Known, News, PinFate, Slot};
 use told::State;
 
+pub(crate) use question::Client;
 pub(crate) use run::{deliver, run};
-pub(crate) use slot::Client;
 
 /// The first number of a key in hardware; sealed keys have lower ones.
 pub(crate) const FIRST_NUMBER: u16 = 0x8000;

@@ -8,9 +8,11 @@ use serde_json::json;
 use unlatch_protocol::datagram::MAX_WORKER_BYTES;
 use unlatch_protocol::message::operation;
 
-use super::slot::{Answer, Slot};
+use super::question::Answer;
+use super::slot::Slot;
 use super::told::State;
 use super::{Custodians, Late};
+use crate::clock;
 use crate::log;
 use crate::vault::Vault;
 use crate::wire::{self, Received};
@@ -135,8 +137,9 @@ impl Custodians {
             Some(Received::Truncated) => slot.lose(State::Broken, "its message is too long"),
             Some(Received::End) | None => slot.lose(State::Lost, "its process is gone"),
         };
-        if let Some(slot) = desk.slots.get(&id)
+        if let Some(slot) = desk.slots.get_mut(&id)
             && before != (slot.state, slot.reason.clone())
+            && slot.log_bucket.take(clock::running())
         {
             log::event(
                 "custodian",

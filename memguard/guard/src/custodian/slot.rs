@@ -2,22 +2,23 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use unlatch_protocol::control;
 use unlatch_protocol::message::operation;
 use unlatch_protocol::{Datagram, Refusal};
 
+use super::question::{Answer, Asked, Client, Question, translated, unanswered};
 use super::told::{self, Event, State, Times, Told, tame};
+use crate::clock;
+use crate::rate::Bucket;
 use crate::wire;
 
 /// Signatures that may be open at once.
 const MAX_OPEN: usize = 64;
-/// From a question to its answer; the custodian's own deadline is half a second shorter.
-const DEADLINE: Duration = Duration::from_millis(2500);
-/// The same for what is no signature: logging in and finding keys take hardware longer.
-const LONG_DEADLINE: Duration = Duration::from_secs(15);
+/// Changes of state that the log tells.
+const LOGGED_PER_SECOND: u32 = 10;
 /// After a question that was refused, until the same one is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longest signature: RSA with 16384 bits.
@@ -34,6 +35,8 @@ pub(super) struct Slot {
     pub(super) reason: String,
     pub(super) known: Known,
     pub(super) is_status_fresh: bool,
+    /// It may not fill the log.
+    pub(super) log_bucket: Bucket,
     not_before: Option<Instant>,
     open: HashMap<u32, Question>,
     next: u32,
@@ -59,41 +62,6 @@ pub(super) enum Known {
     No,
     Asked,
     Yes,
-}
-
-/// Who waits for a signature.
-pub(crate) struct Client {
-    pub(crate) socket: Weak<OwnedFd>,
-    pub(crate) key: u16,
-    pub(crate) request_id: u32,
-}
-
-/// A signature, or why there is none, and who gets it.
-pub(super) type Answer = (Client, Result<Vec<u8>, Refusal>);
-
-struct Question {
-    asked: Asked,
-    /// The key field, which the answer echoes.
-    key: u16,
-    since: Instant,
-}
-
-enum Asked {
-    Sign(Client),
-    Keys,
-    Pin,
-    Status,
-}
-
-impl Asked {
-    fn operation(&self) -> u8 {
-        match self {
-            Self::Sign(_) => operation::SIGN,
-            Self::Keys => operation::KEYS,
-            Self::Pin => operation::PIN,
-            Self::Status => operation::CUSTODIAN_STATUS,
-        }
-    }
 }
 
 /// What a datagram brought.
@@ -144,6 +112,7 @@ impl Slot {
             reason: String::new(),
             known: Known::No,
             is_status_fresh: true,
+            log_bucket: Bucket::new(LOGGED_PER_SECOND, clock::running()),
             not_before: None,
             open: HashMap::new(),
             next: 0,
@@ -395,32 +364,5 @@ impl Slot {
                 .unwrap_or_default();
         }
         Ok(News::Changed)
-    }
-}
-
-impl Question {
-    fn deadline(&self) -> Instant {
-        self.since
-            + match self.asked {
-                Asked::Sign(_) => DEADLINE,
-                _ => LONG_DEADLINE,
-            }
-    }
-}
-
-fn unanswered(question: Question) -> Option<Answer> {
-    match question.asked {
-        Asked::Sign(client) => Some((client, Err(Refusal::HardwareUnreachable))),
-        _ => None,
-    }
-}
-
-/// A custodian's refusal of a signature in the words for edge.
-fn translated(code: u8) -> Refusal {
-    match code {
-        4 => Refusal::Scheme,
-        8 => Refusal::HardwareBusy,
-        10..=14 => Refusal::HardwareUnreachable,
-        _ => Refusal::HardwareRefused,
     }
 }
