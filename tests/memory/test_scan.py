@@ -44,11 +44,15 @@ def bystander() -> Iterator[int]:
 
 
 def report_of_holder(secret: bytes, expression: str, *, marks: dict[str, bytes] | None = None) -> Report:
-    """What a process holds that made an expression of a secret (from its XOR, so that only `held` is whole)."""
+    """What a process holds that made an expression of a secret (from its XOR, so that only `held` is whole).
+
+    `SECRET` in it makes the secret as an object, whose memory may stay as it was once freed; `EACH` tells its bytes
+    one by one, and leaves no other copy than the one that the expression makes.
+    """
     key = secrets.token_bytes(len(secret))
     masked = bytes(left ^ right for left, right in zip(secret, key, strict=True))
-    rebuild = f"bytes(a ^ b for a, b in zip(bytes.fromhex('{masked.hex()}'), bytes.fromhex('{key.hex()}')))"
-    code = HOLDER.format(expression=expression.replace("SECRET", rebuild))
+    each = f"(a ^ b for a, b in zip(bytes.fromhex('{masked.hex()}'), bytes.fromhex('{key.hex()}')))"
+    code = HOLDER.format(expression=expression.replace("SECRET", f"bytes{each}").replace("EACH", each))
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.readline()
@@ -81,7 +85,7 @@ def test_planted_secret_is_found_in_each_form(expression: str) -> None:
     ],
 )
 def test_kind_of_memory_is_told(expression: str, kind: str) -> None:
-    planted = f"[page := {expression}, page.write(SECRET)]"
+    planted = f"[page := {expression}, [page.write_byte(byte) for byte in EACH]]"
     report = report_of_holder(secrets.token_bytes(32), planted)
 
     assert report.copies()[kind] == (1, 1)
