@@ -1,7 +1,7 @@
 """The servers that are compared: how each is started and configured.
 
 Placeholders in commands and files: @port@ to listen on, @backend_port@ of the HTTP/1.1 origin, @crt@ @key@ @pem@ @site@
-of the certificate, @dir@ scratch folder, @here@ this folder, @guard@ and @edge@ our programs. One worker or thread each,
+@der@ of the certificate, @dir@ scratch folder, @here@ this folder, @guard@ and @edge@ our programs. One worker or thread each,
 no access log, keep-alive to clients and origin, TLS 1.2 and 1.3, tickets.
 """
 
@@ -158,15 +158,16 @@ Groups = X25519
 """
 
 OURS = "unlatch"
+# The same edge, built to hold the key itself: what guard costs is the difference.
+BARE = "key in edge"
+BARE_CELLS = {"hs", "hs_rsa"}
+SERVE_UNLATCH = f"{sys.executable} -I -S @here@/serve_unlatch.py @port@ @backend_port@ @site@ 1 @guard@"
+OUR_VERSION = "git -C @here@ log -1 --format='%h of %cs'"
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(
-            OURS,
-            f"{sys.executable} -I -S @here@/serve_unlatch.py @port@ @backend_port@ @site@ 1 @guard@ @edge@",
-            version="git -C @here@ log -1 --format='%h of %cs'",
-            waits=True,
-        ),
+        Peer(OURS, f"{SERVE_UNLATCH} @edge@", version=OUR_VERSION, waits=True),
+        Peer(BARE, f"{SERVE_UNLATCH} @edge@-with-key @der@", version=OUR_VERSION, waits=True),
         Peer("haproxy", "haproxy -db -q -f @dir@/haproxy.cfg", {"haproxy.cfg": HAPROXY}, "haproxy -v"),
         Peer("nginx", "nginx -e stderr -c @dir@/nginx.conf", {"nginx.conf": NGINX}, "nginx -v 2>&1"),
         Peer(

@@ -50,6 +50,26 @@ def table(samples: list[dict], peers: list[str], ours: str) -> str:
     return "\n".join(lines)
 
 
+# What guard may cost: the handshake with it, against an edge that holds the key itself.
+GUARD_ROWS = [
+    ("hs", "TLS 1.3 handshake, P-256, µs", 1.25),
+    ("hs_rsa", "TLS 1.3 handshake, RSA-2048, µs", 1.05),
+]
+
+
+def cost_of_guard(samples: list[dict], ours: str, bare: str) -> str:
+    """Markdown; empty where the edge with a key took no part."""
+    middle = medians(samples)
+    lines = [f"| what guard costs | {ours} | {bare} | ratio | goal |", "|---" + "|--:" * 4 + "|"]
+    for cell, title, goal in GUARD_ROWS:
+        if (cell, ours) in middle and (cell, bare) in middle:
+            with_guard, without = middle[cell, ours], middle[cell, bare]
+            lines.append(
+                f"| {title} | {with_guard:.0f} | {without:.0f} | **{with_guard / without:.2f}** | ≤ {goal:.2f} |"
+            )
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
 def noise(samples: list[dict], limit: float) -> str:
     """How far other jobs were in the way."""
     foreign = [sample["foreign"] for sample in samples if "foreign" in sample]

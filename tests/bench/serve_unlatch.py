@@ -1,8 +1,9 @@
 """Guard and edge, wired as the supervisor wires them, for one certificate: what the benchmark measures.
 
-usage: serve_unlatch.py PORT BACKEND_PORT SITE WORKERS GUARD EDGE. SITE is what `seal_site.py` wrote: the sealed file
-with its content key, so that no gate takes part in the figures. It stands for a supervisor that is running already:
-it waits for a line before it starts anything (docs/protocol.md sections 1 and 2).
+usage: serve_unlatch.py PORT BACKEND_PORT SITE WORKERS GUARD EDGE [KEY]. SITE is what `seal_site.py` wrote: the sealed
+file with its content key, so that no gate takes part in the figures. KEY is for an edge that was built to hold it
+itself. It stands for a supervisor that is running already: it waits for a line before it starts anything
+(docs/protocol.md sections 1 and 2).
 """
 
 import json
@@ -17,11 +18,11 @@ LOAD, CONFIGURE, WORKER, REFUSED = 0x40, 0x41, 0x42, 0xFF
 LONG_MS = 300_000
 
 
-def spawn(program: str, arguments: list[str], keep: list[int]) -> int:
+def spawn(program: str, arguments: list[str], keep: list[int], environment: dict[str, str]) -> int:
     """Start a program that inherits these descriptors."""
     for number in keep:
         os.set_inheritable(number, True)
-    return os.posix_spawn(program, [program, *arguments], {}, setsigmask=[])
+    return os.posix_spawn(program, [program, *arguments], environment, setsigmask=[])
 
 
 def ask(control: socket.socket, operation: int, content: object, descriptors: list[int]) -> dict:
@@ -102,11 +103,11 @@ def main() -> None:
     """Serve until SIGTERM, from the first line on standard input on."""
     print("ready", flush=True)
     sys.stdin.readline()
-    port, backend, site_path, workers, guard_program, edge_program = sys.argv[1:]
+    port, backend, site_path, workers, guard_program, edge_program, *own_key = sys.argv[1:]
     with open(site_path) as file:
         site = json.load(file)
     control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    children = [spawn(guard_program, ["--control-fd", str(theirs.fileno())], [theirs.fileno()])]
+    children = [spawn(guard_program, ["--control-fd", str(theirs.fileno())], [theirs.fileno()], {})]
     load(control, site)
     key = configure(control, site)
     guard = [worker_socket(control, key["id"]) for _ in range(int(workers))]
@@ -116,7 +117,8 @@ def main() -> None:
     edge_control, theirs_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     arguments = ["--role", "edge", "--config-fd", str(memory), "--control-fd", str(theirs_too.fileno())]
     keep = [memory, theirs_too.fileno(), *(one.fileno() for one in [*sockets, *guard])]
-    children.append(spawn(edge_program, arguments, keep))
+    environment = {"UNLATCH_BENCH_KEY": own_key[0]} if own_key else {}
+    children.append(spawn(edge_program, arguments, keep, environment))
     edge_control.recv(100)
     for one in sockets:
         one.listen(4096)

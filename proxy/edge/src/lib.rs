@@ -13,6 +13,8 @@
 //! * `run`, `control`, `serve`, `worker`, `shared`, `live` – the process, its supervisor, its threads.
 
 mod accesslog;
+#[cfg(feature = "bench-key")]
+mod bench_key;
 mod buffers;
 mod certificates;
 mod config;

@@ -76,6 +76,8 @@ pub(crate) fn run(
     start_wiping: impl FnOnce(),
 ) -> Result<(), StartError> {
     let arguments = Arguments::parse(words)?;
+    #[cfg(feature = "bench-key")]
+    crate::bench_key::load()?;
     if arguments.role == Role::Egress {
         start_wiping();
         // Reloads cannot read it any more.
