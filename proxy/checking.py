@@ -33,6 +33,11 @@ def check(path: Path) -> Iterator[str]:
                 f"the approval hook {hook[0]} cannot be executed ({loaded.where('unlock.hook')})"
             )
         yield f"approval hook {hook[0]}: executable"
+    if loaded.host_key is not None:
+        from unlatch.bootstrap.identity.keys import load
+
+        signer = load(loaded.host_key)
+        yield f"host key {loaded.config.unlock.host_key}: {signer.protection} {signer.public.thumbprint}"
     for program in (guard_program(), EDGE_PROGRAM):
         if not os.access(program, os.X_OK):
             raise ConfigError(

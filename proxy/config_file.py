@@ -56,6 +56,12 @@ class LoadedConfig:
             return [sys.executable, "-I", "-m", "unlatch.bootstrap.entry_hook", name, *argv[1:]]
         return [str(self.resolve(Path(argv[0]))), *argv[1:]]
 
+    @property
+    def host_key(self) -> Path | None:
+        """Where the host's own key lies, if the configuration says it."""
+        path = self.config.unlock.host_key
+        return None if path is None else self.resolve(path)
+
     def read(self, path: Path, *, place: str, limit: int = MAX_CONFIG_BYTES) -> bytes:
         """The bytes of a file that the configuration names."""
         try:

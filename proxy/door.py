@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from unlatch.errors import ConfigError
-from unlatch.proxy.config import split_address
+from unlatch.proxy.config_values import split_address
 
 BACKLOG = 4096
 

@@ -9,10 +9,12 @@ import signal
 import socket
 from typing import Any
 
-from unlatch.errors import ConfigError
+from unlatch.errors import BusyError, ConfigError
 from unlatch.memguard.control import GuardControl, guard_program
 from unlatch.proxy import config
 from unlatch.proxy.users import Identity
+
+SOCKET_SECONDS = 2.0
 
 
 class Guard:
@@ -61,11 +63,26 @@ class Guard:
         )
 
     async def worker_socket(self, role: str, **rights: Any) -> socket.socket:
-        """A new socket on which guard serves one worker of edge, or egress."""
+        """A new socket on which guard serves one worker of edge, or egress.
+
+        Raises:
+            BusyError: guard serves as many as it can, and none of them ended within two seconds.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        clock = asyncio.get_running_loop().time
+        until = clock() + SOCKET_SECONDS
         with theirs:
-            await self.control.worker(theirs.fileno(), role=role, **rights)
-        return ours
+            while True:
+                try:
+                    await self.control.worker(theirs.fileno(), role=role, **rights)
+                except BusyError:
+                    # Guard notices the end of sockets that were closed just now a moment later.
+                    if clock() > until:
+                        ours.close()
+                        raise
+                    await asyncio.sleep(0.01)
+                else:
+                    return ours
 
     async def end(self) -> None:
         """End guard; what it held is wiped."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import h11
 
 from unlatch.errors import ConfigError
-from unlatch.proxy.config import split_address
+from unlatch.proxy.config_values import split_address
 
 REQUEST_SECONDS = 5.0
 MAX_HEAD_BYTES = 8192

@@ -23,6 +23,7 @@ from unlatch.proxy.config_file import LoadedConfig
 from unlatch.proxy.custodians import Custodians
 from unlatch.proxy.door import Door
 from unlatch.proxy.guard_process import Guard
+from unlatch.proxy.keys_report import describe as describe_keys
 from unlatch.proxy.log import log
 from unlatch.proxy.notify import notify
 from unlatch.proxy.unlocking import Outcome, unlock
@@ -153,7 +154,9 @@ class Supervisor:
             "config_summary": config_file.summary(loaded.config),
         }
         self._set_state("unlocking")
-        outcome = await unlock(job, self._guard.control, on_event=self._on_unlock_event)
+        outcome = await unlock(
+            job, self._guard.control, on_event=self._on_unlock_event, host_key=loaded.host_key
+        )
         self.card = None
         self._reason = None
         return outcome
@@ -315,10 +318,14 @@ class Supervisor:
     async def status(self) -> dict[str, Any]:
         """What `unlatch status` shows."""
         children = self._workers.describe() | self._custodians.describe()
+        keys: list[dict[str, Any]] = []
         if self._guard is not None:
             children["guard"] = {"pid": self._guard.process.pid}
             if self.state == "serving":
                 children["guard"] |= await self._guard.control.status()
+                edge = await self._workers.edge_status()
+                children.get("edge", {})["counters"] = edge
+                keys = list(describe_keys(self._keys.values(), edge=edge, guard=children["guard"]))
         failure = None
         if self.failure is not None:
             failure = {"code": self.failure.code, "message": self.failure.message, "hint": self.failure.hint}
@@ -328,6 +335,7 @@ class Supervisor:
             "card": self.card,
             "config": {"path": str(self._path), "digest": self.loaded.digest},
             "processes": children,
+            "keys": keys,
             "failure": failure,
             "weaker": self._weaker(children),
         }

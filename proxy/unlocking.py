@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from unlatch.errors import UnlatchError
@@ -45,10 +46,11 @@ async def unlock(
     guard: GuardControl,
     *,
     on_event: Callable[[dict[str, Any]], None],
+    host_key: Path | None = None,
 ) -> Outcome:
     """Run the unlock process to its end; its standard error is ours, so that a person sees the waiting line.
 
-    Cancelling ends the process.
+    Cancelling ends the process. `host_key` is the configuration's; the environment's wins, as everywhere.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     job_read, job_write = os.pipe()
@@ -62,6 +64,7 @@ async def unlock(
             pass_fds=given,
             env=environment.hard(
                 {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+                | ({"UNLATCH_HOST_KEY": str(host_key)} if host_key else {})
                 | {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
                 | environment.hardware_variables()
             ),

@@ -12,18 +12,14 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from unlatch.errors import ConfigError
+from unlatch.errors import ConfigError, UnlatchError
 from unlatch.proxy.child import Child
+from unlatch.proxy.config import MAX_SLOW_SIGNATURES
 from unlatch.proxy.door import Door
 from unlatch.proxy.guard_process import Guard
 from unlatch.proxy.log import log
 from unlatch.proxy.users import Identity
 from unlatch.proxy.wiring import KeyInfo, Wiring
-
-GUARD_SOCKETS = 36
-"""How many guard serves in all (docs/protocol.md 1.4)."""
-SLOW_SIGNATURES = 16
-"""How many handshakes wait for keys in hardware at once, each over a socket of its own."""
 
 
 class Workers:
@@ -47,6 +43,9 @@ class Workers:
     async def restart(self, role: str, guard: Guard, wiring: Wiring, keys: dict[str, KeyInfo]) -> None:
         """Start one of them again, which has ended."""
         await self._children[role].kill()
+        # Guard serves a bounded number of sockets: those of the dead go first.
+        for kind in ("edge", "slow") if role == "edge" else ("egress",):
+            self._replace_sockets(kind, [])
         if role == "edge":
             await self._start_edge(guard, wiring, keys)
         else:
@@ -100,6 +99,13 @@ class Workers:
             for role, child in self._children.items()
         }
 
+    async def edge_status(self) -> dict[str, Any]:
+        """Edge's counters; empty while it does not answer."""
+        try:
+            return await self._children["edge"].status()
+        except (KeyError, UnlatchError):
+            return {}
+
     async def _start_edge(self, guard: Guard, wiring: Wiring, keys: dict[str, KeyInfo]) -> None:
         rights = {
             "node": self._node,
@@ -109,7 +115,8 @@ class Workers:
         sockets = [await guard.worker_socket("edge", **rights) for _ in range(self._count)]
         self._replace_sockets("edge", sockets)
         slow_keys = wiring.slow_key_ids(keys)
-        count = max(1, min(SLOW_SIGNATURES, GUARD_SOCKETS - self._count - 1)) if slow_keys else 0
+        # As many as limits.slow_signatures may ever name, so that a reload can change it.
+        count = MAX_SLOW_SIGNATURES if slow_keys else 0
         slow = [await guard.worker_socket("edge", **rights | {"keys": slow_keys}) for _ in range(count)]
         self._replace_sockets("slow", slow)
         edge_end: socket.socket | None = None

@@ -40,9 +40,23 @@ def command(context: click.Context, path: Path, as_json: bool) -> None:
             click.echo(f"last failure: {status['failure']['message']}")
         for message in status["weaker"]:
             click.echo(f"weaker: {message}")
+        for key in status["keys"]:
+            click.echo(f"key {key['name']}: {_of_key(key)}")
         for name, process in status["processes"].items():
             click.echo(f"{name}: pid {process['pid']}")
     context.exit(exit_code(status))
+
+
+def _of_key(key: dict[str, Any]) -> str:
+    """What edge measured, from question to answer."""
+    facts = [f"{key['signatures']} signatures"]
+    if key["p50_ms"] is not None:
+        facts.append(f"p50 {key['p50_ms']:g} ms, p99 {key['p99_ms']:g} ms")
+    if key["failed"]:
+        facts.append(f"{key['failed']} failed")
+    if "state" in key:
+        facts.append(f"{key['hardware']} {key['state']}")
+    return ", ".join(facts)
 
 
 def exit_code(status: dict[str, Any]) -> int:

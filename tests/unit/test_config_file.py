@@ -75,6 +75,8 @@ def test_digest_covers_files_of_conf_d(path: Path) -> None:
         ("bundle: pay.jwe", "bundle: pay.jwe\n  bundle: other.jwe", "'bundle' is given twice", 3),
         (", tls: {name: api.example}", "", "a token goes over TLS only", 11),
         ("upstreams:", "upstreams: [", "not YAML", 15),
+        ("upstreams:", "limits: {slow_signatures: 20}\nupstreams:", "less than or equal to 19", 13),
+        ("upstreams:", "limits: {slow_signatures: 0}\nupstreams:", "greater than or equal to 1", 13),
     ],
 )
 def test_mistake_is_named_with_its_line(path: Path, old: str, new: str, message: str, line: int) -> None:
