@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from unlatch.errors import UnlatchError
 
@@ -38,14 +38,14 @@ class Cast:
         }
 
     def run(
-        self, *arguments: str, check: bool = True, stdin: bytes = b""
+        self, *arguments: str, check: bool = True, stdin: bytes = b"", extra: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `unlatch ARGUMENTS` to its end."""
+        """Run `unlatch ARGUMENTS` to its end, with more variables."""
         result = subprocess.run(
             [sys.executable, "-m", "unlatch", *arguments],
             input=stdin,
             capture_output=True,
-            env=self.environment,
+            env=self.environment | dict(extra or {}),
             cwd=self.folder,
             check=False,
             timeout=60,
@@ -56,11 +56,20 @@ class Cast:
             )
         return result
 
-    def start(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-        """Start `unlatch ARGUMENTS` with its standard error in a file."""
-        return self.start_program([sys.executable, "-m", "unlatch", *arguments], log=log)
+    def start(
+        self, *arguments: str, log: Path, extra: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start `unlatch ARGUMENTS` with its standard error in a file, with more variables."""
+        return self.start_program([sys.executable, "-m", "unlatch", *arguments], log=log, extra=extra)
 
-    def start_program(self, argv: list[str], *, log: Path) -> subprocess.Popen[bytes]:
+    def private(self, name: str) -> BinaryIO:
+        """A new file that only its owner reads."""
+        descriptor = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        return os.fdopen(descriptor, "wb")
+
+    def start_program(
+        self, argv: list[str], *, log: Path, extra: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start any program in a session of its own."""
         with log.open("ab") as file:
             process = subprocess.Popen(
@@ -68,7 +77,7 @@ class Cast:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env=self.environment,
+                env=self.environment | dict(extra or {}),
                 cwd=self.folder,
                 start_new_session=True,
             )

@@ -11,7 +11,6 @@ import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from unlatch.errors import UnavailableError
@@ -24,6 +23,13 @@ from unlatch.tools.demo.table import Table
 NEEDS_ROOT = "not tried: needs root"
 CLEAN = "0 hits, 0 hits; control found"
 STILL_PENDING, NOT_TRUSTED = 12, 16  # exit codes
+# A server that logs in to its token itself keeps the PIN, as nginx and HAProxy do with one in openssl.cnf.
+PIN_SERVER = """
+import sys
+pin, token = sys.stdin.readline().strip(), sys.stdin.readline().strip()
+print("ready", flush=True)
+sys.stdin.read()
+"""
 PLAIN_SERVER = """
 import ssl, sys, socket
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -94,7 +100,10 @@ class Checks:
             ("edge asks to sign a JWT", b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZG1pbiJ9"),
         ):
             seen = self._with_socket(
-                edge, lambda channel, message=message: takeover.ask_to_sign(channel, message)
+                edge,
+                lambda channel, message=message: takeover.ask_to_sign(
+                    channel, message, key=self.stage.key_number
+                ),
             )
             self.table.add(what, expected="refused: not a handshake", seen=seen, holds=_refused(seen))
 
@@ -119,7 +128,7 @@ class Checks:
         os.kill(self.stage.processes()["edge"]["pid"], signal.SIGKILL)
         wait_for("edge's restart", lambda: True if self.get("/") == "200 ok" else None)
         self.table.add(
-            "kill -9 edge", expected="serves again, nobody asked", seen=f"serves again, {self._asked()}"
+            "kill -9 edge", expected="serves again, nobody asked", seen=f"serves again, {self.asked()}"
         )
 
     def answer_replayed(self) -> None:
@@ -137,11 +146,20 @@ class Checks:
         self.table.add("the answer replayed to another asker", expected="refused", seen=seen)
 
     def memory(self) -> None:
-        """The key and the token stand in no process; the same scan finds what is known to be there."""
-        wanted = [*private_key_forms(self.stage.key_pem), *forms(self.stage.token.encode())]
+        """The key, or the PIN to it, and the token stand in no process; the same scan finds what is known to be there."""
+        token = forms(self.stage.token.encode())
+        if self.stage.hsm:
+            wanted = [*forms(self.stage.hardware_token.pin.encode(), part="pin"), *token]
+        else:
+            wanted = [*private_key_forms(self.stage.key_pem), *token]
         for name, pid in sorted(self.stage.pids().items()):
             self._scan_row(name, pid, wanted)
         self._plain_server(wanted)
+
+    @property
+    def what(self) -> str:
+        """What the sealed file holds besides the token."""
+        return "PIN" if self.stage.hsm else "key"
 
     def audit(self) -> None:
         """The gate's log verifies with public keys alone."""
@@ -165,7 +183,8 @@ class Checks:
         except (urllib.error.URLError, OSError) as error:
             return f"no answer ({type(error).__name__})"
 
-    def _asked(self) -> str:
+    def asked(self) -> str:
+        """How often the proxy asked since its first approval."""
         lines = (self.stage.folder / "proxy.log").read_text().splitlines()
         count = sum(line.startswith("unlatch: waiting:") for line in lines)
         return "nobody asked" if count == 1 else f"asked {count - 1} more times"
@@ -178,50 +197,59 @@ class Checks:
             return NEEDS_ROOT
 
     def _scan_row(self, name: str, pid: int, wanted: list[Form]) -> None:
-        """Key, token, and the control: the gate never hears of the CA, but its log knows the workload's key."""
-        known = self.stage.workload_key if name.startswith("gate") else self.stage.marker
+        """Key or PIN, token, and the control: something that this process must hold."""
+        known = self._known_to(name)
         try:
             key, token, control = _hits(pid, [*wanted, *forms(known.encode(), part="control")])
         except NotReadableError:
             self.table.add(
-                f"key, token in {name}", expected=CLEAN, seen="not readable (needs root)", holds=True
+                f"{self.what}, token in {name}", expected=CLEAN, seen="not readable (needs root)", holds=True
             )
             return
         self.table.add(
-            f"key, token in {name}",
+            f"{self.what}, token in {name}",
             expected=CLEAN,
             seen=f"{key} hits, {token} hits; control {'found' if control else 'NOT found'}",
         )
 
+    def _known_to(self, name: str) -> str:
+        """What is no secret: the CA's name, the workload's key in the gate's log, the URI of the token's key."""
+        if name.startswith("gate"):
+            return self.stage.workload_key
+        if name.startswith("custodian"):
+            return self.stage.hardware_token.key_uri
+        return self.stage.marker
+
     def _plain_server(self, wanted: list[Form]) -> None:
         """The control: an ordinary server with the same secrets, which the same scan must find."""
-        key_file = self.stage.folder / "control.key"
-        key_file.write_bytes(self.stage.key_pem)
+        stage = self.stage
+        first, program = "control.key", PLAIN_SERVER
+        if stage.hsm:
+            first, program = stage.hardware_token.pin, PIN_SERVER
+        else:
+            (stage.folder / first).write_bytes(stage.key_pem)
         process = subprocess.Popen(
-            [sys.executable, "-c", PLAIN_SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=self.stage.folder,
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=stage.folder
         )
         try:
             assert process.stdin
             assert process.stdout
-            process.stdin.write(f"{key_file}\n{self.stage.token}\n".encode())
+            process.stdin.write(f"{first}\n{stage.token}\n".encode())
             process.stdin.flush()
             process.stdout.readline()
-            for what, hits in zip(("key", "token"), _hits(process.pid, wanted), strict=False):
+            for what, hits in zip((self.what, "token"), _hits(process.pid, wanted), strict=False):
                 self.table.add(
                     f"control: {what} in a plain server", expected="hits", seen="hits" if hits else "0 hits"
                 )
         except NotReadableError:
-            for what in ("key", "token"):
+            for what in (self.what, "token"):
                 self.table.add(
                     f"control: {what} in a plain server", expected="hits", seen="not readable", holds=True
                 )
         finally:
             process.kill()
             process.communicate()
-            Path(key_file).unlink()
+            (stage.folder / "control.key").unlink(missing_ok=True)
 
 
 def _hits(pid: int, wanted: list[Form]) -> tuple[int, int, int]:

@@ -8,8 +8,17 @@ import http.server
 import threading
 from dataclasses import dataclass, field
 
-KEPT_HEADERS = ("content-type", "accept", "unlatch-claims", "unlatch-approved-by", "retry-after")
+KEPT_HEADERS = (
+    "content-type",
+    "accept",
+    "unlatch-claims",
+    "unlatch-approved-by",
+    "unlatch-challenge",
+    "unlatch-identity",
+    "retry-after",
+)
 GATE_SECONDS = 60.0
+RECEIPT = 202
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,7 @@ class Eavesdropper:
         """What was answered before: the receipt to a question, the answer to a poll."""
         if method == "GET":
             return self.answer
-        return next((one for one in self.heard if one.method == "POST"), None)
+        return next((one for one in self.heard if one.method == "POST" and one.status == RECEIPT), None)
 
     def carry(
         self, gate: int, method: str, path: str, body: bytes | None, headers: dict[str, str]

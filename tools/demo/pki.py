@@ -48,6 +48,15 @@ class Authority:
         leaf = builder.sign(self.key, hashes.SHA256())
         return leaf.public_bytes(Encoding.PEM) + self.certificate.public_bytes(Encoding.PEM)
 
+    def issue_for_request(self, request: bytes) -> bytes:
+        """A chain (PEM) for a certificate request (PEM), with the request's own names."""
+        wanted = x509.load_pem_x509_csr(request)
+        names = wanted.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        key = wanted.public_key()
+        assert wanted.is_signature_valid
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        return self.issue(names.get_values_for_type(x509.DNSName), key)
+
 
 def new_key() -> tuple[ec.EllipticCurvePrivateKey, bytes]:
     """A P-256 key and its PEM."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import shutil
 import socket
@@ -15,10 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from unlatch.tools.demo import software_token, software_tpm
 from unlatch.tools.demo.cast import Cast, DemoError, events, last_line, wait_for
 from unlatch.tools.demo.eavesdropper import Eavesdropper
 from unlatch.tools.demo.pki import Authority, new_key
+from unlatch.tools.demo.software_token import SoftwareToken
+from unlatch.tools.demo.software_tpm import SoftwareTpm
 from unlatch.tools.demo.upstreams import Upstream
+
+HOST = "web1"
+PCRS = "sha256:7,11"
 
 CONFIG = """\
 unlock:
@@ -27,7 +32,7 @@ unlock:
   wait: 5m
 listeners:
   - bind: ["127.0.0.1:{port}"]
-    certificates: [{{chain: site.pem, key: "sealed:tls"}}]
+    certificates: [{{chain: site.pem, key: "{key}"}}]
 routes:
   - match: {{path: /psp/*}}
     upstream: psp
@@ -40,6 +45,13 @@ upstreams:
 workers: 1
 admin: {{socket: admin.sock}}
 """
+
+HARDWARE = """\
+hardware:
+  pins: {{"{token}": "sealed:pin"}}
+"""
+SEALED_KEY, FIRST_IN_HARDWARE = 1, 0x8000
+"""Guard's numbers of the site's key (docs/protocol.md 1)."""
 
 RULES = """\
 psp:
@@ -62,7 +74,19 @@ class Addresses:
 
 
 class Stage:
-    """The scene; leaving it ends every process and removes every file."""
+    """The scene; leaving it ends every process and removes every file.
+
+    Args:
+        hsm: the site's key lives in a software token, whose PIN is sealed.
+        tpm: the sealed file opens with a software TPM and a person, and the host's key lives in that TPM.
+    """
+
+    def __init__(self, *, hsm: bool = False, tpm: bool = False) -> None:
+        self.hsm, self.tpm = hsm, tpm
+        if hsm:
+            software_token.find_module()
+        if tpm:
+            software_tpm.require()
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="unlatch-demo-"))
@@ -74,7 +98,7 @@ class Stage:
         self.authority = Authority.create(f"unlatch demo {self.marker}")
         self.authority.write(self.folder / "ca.pem")
         self.token = secrets.token_urlsafe(32)
-        self.key_pem = self._site()
+        self.key_pem = b"" if self.hsm else self._site()
         self.app = Upstream()
         self.psp = self._payment_provider()
         return self
@@ -116,6 +140,21 @@ class Stage:
         )
         wait_for("the gate's start", lambda: True if is_open(self.addresses.machines) else None)
 
+    def start_hardware(self) -> None:
+        """Make the token and its key; start the TPM, make the host's key in it and have the gate know it."""
+        if self.hsm:
+            self.hardware_token = SoftwareToken.create(self.cast)
+            (self.folder / "site.pem").write_bytes(
+                self.authority.issue_for_request(self.hardware_token.make_key())
+            )
+        if self.tpm:
+            self.machine = SoftwareTpm(self.cast, "tpm")
+            self.cast.environment |= {"UNLATCH_TCTI": self.machine.tcti, "UNLATCH_HOST_KEY": "host.key"}
+            self.cast.run("host", "enroll", "--tpm", "--out", "host.key", "--name", HOST)
+            self.cast.run(
+                *("gate", "host", "add", HOST, "host.key.pub", "--dir", "gate", "--sign-with", "mara")
+            )
+
     def trust_gate(self) -> str:
         """Pin the gate's signing key, read from the gate itself; gives its thumbprint."""
         keys = self.cast.run("gate", "keys", str(self.folder / "gate"), "--json").stdout
@@ -128,16 +167,18 @@ class Stage:
         """Seal the site's key and the token, then remove them."""
         (self.folder / "token").write_text(self.token)
         (self.folder / "rules.yaml").write_text(RULES.format(psp=self.psp.port, marker=self.marker))
+        key, secret, hardware = self._site_options()
         self.cast.run(
-            *("seal", "--to", self.gate_url, "--thp", thumbprint, "--workload", "pay"),
-            *("--key", "tls=site.key", "--names", "localhost", "--token", "psp=@token"),
-            *("--use", "rules.yaml", "--out", "pay.jwe"),
+            *("seal", "--to", self.gate_url, "--thp", thumbprint, "--workload", "pay", *secret),
+            *(("--pcrs", PCRS) if self.tpm else ()),
+            *("--token", "psp=@token", "--use", "rules.yaml", "--out", "pay.jwe"),
         )
-        for name in ("site.key", "token"):
+        for name in ("pin" if self.hsm else "site.key", "token"):
             (self.folder / name).unlink()
-        (self.folder / "unlatch.yaml").write_text(
-            CONFIG.format(gate=thumbprint, port=self.addresses.proxy, app=self.app.port, psp=self.psp.port)
+        config = CONFIG.format(
+            gate=thumbprint, port=self.addresses.proxy, app=self.app.port, psp=self.psp.port, key=key
         )
+        (self.folder / "unlatch.yaml").write_text(config + hardware)
 
     def start_proxy(self) -> None:
         """`unlatch serve`, which asks the gate."""
@@ -183,6 +224,19 @@ class Stage:
 
         return wait_for("the waiting line", look, seconds=seconds)
 
+    @property
+    def key_number(self) -> int:
+        """Guard's number of the site's key."""
+        return FIRST_IN_HARDWARE if self.hsm else SEALED_KEY
+
+    def _site_options(self) -> tuple[str, tuple[str, ...], str]:
+        """How the configuration names the site's key, what is sealed for it, and what else is configured."""
+        if not self.hsm:
+            return "sealed:tls", ("--key", "tls=site.key", "--names", "localhost"), ""
+        token = self.hardware_token
+        sealed = ("--pin", "pin=@pin", "--hardware", token.uri)
+        return token.key_uri, sealed, HARDWARE.format(token=token.uri)
+
     def _operator(self, name: str) -> None:
         if shutil.which("ssh-keygen") is None:
             raise DemoError("ssh-keygen is missing", hint="install openssh-client")
@@ -196,8 +250,7 @@ class Stage:
     def _site(self) -> bytes:
         key, pem = new_key()
         (self.folder / "site.pem").write_bytes(self.authority.issue(["localhost"], key.public_key()))
-        descriptor = os.open(self.folder / "site.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with self.cast.private("site.key") as file:
             file.write(pem)
         return pem
 
