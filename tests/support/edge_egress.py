@@ -57,18 +57,24 @@ class Injection:
     scheme: str = "bearer"
     token: bytes = TOKEN
     client_ca: str | None = None
+    computed: list[tuple[str, str]] | None = None
+    """The headers that guard gives; none: the token."""
+    wanted: dict[str, Any] = field(default_factory=dict)
+    """What guard wants to know: `others`, `body`, `covers`."""
+    limits: dict[str, int] = field(default_factory=dict)
     timeouts: dict[str, int] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        self.signer = Signer(tokens={1: self.token})
+        self.signer = Signer(tokens={1: self.token}, headers={1: self.computed or []})
         self._stack.callback(self.signer.close)
         edge_end, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._edge_end = edge_end
         self.egress = self.start_egress(egress_end)
         self._stack.callback(lambda: self.stop_egress())
-        route = {**ROUTE, "inject": {"id": 1, "header": self.header}}
+        others = {"others": self.wanted["others"]} if "others" in self.wanted else {}
+        route = {**ROUTE, "inject": {"id": 1, "header": self.header} | others}
         self.bench = self._stack.enter_context(
             Bench(
                 routes=[route],
@@ -85,12 +91,14 @@ class Injection:
 
     def egress_config(self) -> dict[str, Any]:
         """What the supervisor tells egress, but for the sockets."""
-        route = {"id": 1, "upstream": "psp", "header": self.header, "scheme": self.scheme}
+        route = {"id": 1, "upstream": "psp", "header": self.header, "scheme": self.scheme} | self.wanted
+        route |= {"ask": "authorize"} if self.computed is not None else {}
         return {
             "role": "egress",
             "routes": [route],
             "upstreams": {"psp": {"servers": [self.psp.address], "tls": {"name": self.name, "ca": self.ca}}},
             "timeouts_ms": self.timeouts,
+            "limits": self.limits,
         }
 
     def start_egress(self, edge: socket.socket) -> Program:

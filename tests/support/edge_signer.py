@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 HEADER = struct.Struct(">BBHII")
-SIGN, TICKET_KEYS, TOKEN, REFUSED = 0x01, 0x02, 0x10, 0xFF
+SIGN, TICKET_KEYS, TOKEN, AUTHORIZE, REFUSED = 0x01, 0x02, 0x10, 0x11, 0xFF
 _PSS = {0x0804: hashes.SHA256(), 0x0805: hashes.SHA384(), 0x0806: hashes.SHA512()}
 _PKCS1 = {0x0401: hashes.SHA256(), 0x0501: hashes.SHA384(), 0x0601: hashes.SHA512()}
 
@@ -43,6 +43,17 @@ class TokenRequest:
     upstream: str
     path: str
     caller: bytes
+
+
+@dataclass
+class AuthorizeRequest:
+    """What egress wanted headers for."""
+
+    method: str
+    path: str
+    query: str
+    body: bytes | None
+    headers: list[tuple[str, str]]
 
 
 @dataclass
@@ -91,6 +102,7 @@ class Signer:
 
     keys: dict[int, PrivateKey] = field(default_factory=dict)
     tokens: dict[int, bytes] = field(default_factory=dict)
+    headers: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
     ticket_keys: tuple[int, int, bytes, bytes] | None = None
     refusal: int | None = None
     silent: bool = False
@@ -99,6 +111,7 @@ class Signer:
     ticket_requests: int = 0
     schemes: list[int] = field(default_factory=list)
     token_requests: list[TokenRequest] = field(default_factory=list)
+    authorize_requests: list[AuthorizeRequest] = field(default_factory=list)
     _ends: list[socket.socket] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -148,12 +161,30 @@ class Signer:
             epoch, seconds, previous, current = self.ticket_keys
             return struct.pack(">QI", epoch, seconds) + previous + current
         if operation == TOKEN and key in self.tokens:
-            fields = []
-            for _ in range(3):
-                size = int.from_bytes(payload[:2], "big")
-                fields.append(payload[2 : 2 + size].decode())
-                payload = payload[2 + size :]
-            method, upstream, path = fields
+            (method, upstream, path), payload = _fields(payload, 3)
             self.token_requests.append(TokenRequest(key, method, upstream, path, payload))
             return self.tokens[key]
+        if operation == AUTHORIZE and key in self.headers:
+            self.authorize_requests.append(_authorize_request(payload))
+            parts = [part.encode() for pair in self.headers[key] for part in pair]
+            fields = b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+            return len(self.headers[key]).to_bytes(2, "big") + fields
         return b"\x02"
+
+
+def _fields(payload: bytes, count: int) -> tuple[list[str], bytes]:
+    """So many fields, and what follows them."""
+    fields = []
+    for _ in range(count):
+        size = int.from_bytes(payload[:2], "big")
+        fields.append(payload[2 : 2 + size].decode())
+        payload = payload[2 + size :]
+    return fields, payload
+
+
+def _authorize_request(payload: bytes) -> AuthorizeRequest:
+    (method, _, path, query), payload = _fields(payload, 4)
+    body, payload = (payload[1:33], payload[33:]) if payload[0] else (None, payload[1:])
+    count = int.from_bytes(payload[:2], "big")
+    words, _ = _fields(payload[2:], 2 * count)
+    return AuthorizeRequest(method, path, query, body, list(zip(words[::2], words[1::2], strict=True)))

@@ -15,6 +15,11 @@ use unlatch_protocol::{AuthorizeRequest, Refusal};
 
 use crate::key::SigningKey;
 
+pub(crate) use sigv4::{SET as AWS_HEADERS, takes_unsigned_bodies};
+
+/// Egress names every header that begins so.
+pub(crate) const AWS_PREFIX: &str = "x-amz-";
+
 /// Names in lower case, and values.
 pub(crate) type Headers = Vec<(String, String)>;
 

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use unlatch_protocol::control::{
-    Ask, CertificateClaim, Configuration, Configured, Fault, FaultKind, KeyFact, RouteFact,
-    TicketClaim,
+    Ask, BodyFact, CertificateClaim, Configuration, Configured, Fault, FaultKind, KeyFact,
+    RouteFact, TicketClaim,
 };
 use unlatch_protocol::datagram::{HEADER_BYTES, MAX_WORKER_BYTES};
 use unlatch_protocol::digest::decode_base64url;
-use unlatch_protocol::rules::{InjectRule, KeyRole, KeyUse, Wider};
+use unlatch_protocol::rules::{InjectRule, KeyRole, KeyUse, Line, Signing, Wider};
 
+use crate::authorize;
 use crate::context::Side;
 use crate::custodian::{Found, is_hardware_name};
 use crate::scheme::KeyType;
-use crate::secrets::{HeldKey, HeldPin, HeldToken, Kind, Secrets};
+use crate::secrets::{HeldKey, HeldPin, HeldToken, Kind, Secret, Secrets};
 use crate::tickets::Chain;
 
 mod hardware;
@@ -254,27 +255,63 @@ fn check_route(rule: &InjectRule, unbound: bool, secrets: &Secrets) -> Result<u1
 
 /// What egress has to ask for on each route.
 fn route_facts(in_force: &InForce, secrets: &Secrets) -> Vec<RouteFact> {
-    let is_computed = |id: u16| {
-        let secret = secrets.by_id(id);
-        let token = secret.and_then(crate::secrets::Secret::as_token);
-        let rules = token.and_then(|token| token.rules.as_ref());
-        secret.is_some_and(crate::secrets::Secret::is_key)
-            || rules.is_some_and(|rules| rules.sign.is_some())
-    };
     let mut facts: Vec<_> = in_force
         .routes
         .iter()
-        .map(|(id, (secret, _))| RouteFact {
-            id: *id,
-            ask: if is_computed(*secret) {
-                Ask::Authorize
-            } else {
-                Ask::Token
-            },
-        })
+        .map(|(id, (secret, rule))| route_fact(*id, secrets.by_id(*secret), rule))
         .collect();
     facts.sort_by_key(|fact| fact.id);
     facts
+}
+
+fn route_fact(id: u16, secret: Option<&Secret>, rule: &InjectRule) -> RouteFact {
+    let sealed = secret
+        .and_then(Secret::as_token)
+        .and_then(|token| token.rules.as_ref());
+    let signing = sealed.and_then(|rules| rules.sign.as_ref());
+    let is_computed = signing.is_some() || secret.is_some_and(Secret::is_key);
+    let mut headers = vec![rule.place.header.to_ascii_lowercase()];
+    let (body, covers) = match signing {
+        Some(Signing::Hmac(rules)) => {
+            headers.extend(
+                rules
+                    .time_header
+                    .as_ref()
+                    .map(|name| name.to_ascii_lowercase()),
+            );
+            let has_body = rules.over.contains(&Line::Body);
+            let body = if has_body {
+                BodyFact::Whole
+            } else {
+                BodyFact::Unread
+            };
+            (body, None)
+        }
+        Some(Signing::Sigv4(rules)) => {
+            headers.extend(authorize::AWS_HEADERS.map(str::to_owned));
+            let is_optional = authorize::takes_unsigned_bodies(rules);
+            let body = if is_optional {
+                BodyFact::Small
+            } else {
+                BodyFact::Whole
+            };
+            (body, Some(authorize::AWS_PREFIX.to_owned()))
+        }
+        None => (BodyFact::Unread, None),
+    };
+    headers.sort_unstable();
+    headers.dedup();
+    RouteFact {
+        id,
+        ask: if is_computed {
+            Ask::Authorize
+        } else {
+            Ask::Token
+        },
+        headers,
+        body,
+        covers,
+    }
 }
 
 fn check_tickets(claim: &TicketClaim, secrets: &Secrets) -> Result<u16, Fault> {

@@ -118,6 +118,24 @@ pub struct RouteFact {
     pub id: u16,
     /// The operation.
     pub ask: Ask,
+    /// Headers that guard or egress sets, in lower case: nobody else's copies reach the upstream.
+    pub headers: Vec<String>,
+    /// What guard must know of the body.
+    pub body: BodyFact,
+    /// Guard must be told every header whose name begins so.
+    pub covers: Option<String>,
+}
+
+/// What guard must know of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyFact {
+    /// Nothing.
+    Unread,
+    /// Its digest, where it is small enough to be held back until the digest is known.
+    Small,
+    /// Its digest.
+    Whole,
 }
 
 /// How egress authorises requests of a route.

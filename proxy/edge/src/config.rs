@@ -79,7 +79,7 @@ pub(crate) struct Certificate {
     pub(crate) slow: bool,
 }
 
-/// A route of edge (`listener` to `inject`) or of egress (`id`, `header`, `scheme`).
+/// A route of edge (`listener` to `inject`) or of egress (`id` to `covers`).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Route {
@@ -100,6 +100,16 @@ pub(crate) struct Route {
     pub(crate) header: Option<String>,
     #[serde(default)]
     pub(crate) scheme: Option<Scheme>,
+    #[serde(default)]
+    pub(crate) ask: Ask,
+    /// More headers that only egress sets, in lower case.
+    #[serde(default)]
+    pub(crate) others: Vec<String>,
+    #[serde(default)]
+    pub(crate) body: Body,
+    /// Guard is told every header whose name begins so.
+    #[serde(default)]
+    pub(crate) covers: Option<String>,
 }
 
 /// What edge knows of a token: which one, and which header it must keep clients from setting.
@@ -108,6 +118,33 @@ pub(crate) struct Route {
 pub(crate) struct Inject {
     pub(crate) id: u16,
     pub(crate) header: String,
+    /// More headers that clients cannot set on this route, in lower case.
+    #[serde(default)]
+    pub(crate) others: Vec<String>,
+}
+
+/// What egress asks guard for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Ask {
+    /// The token.
+    #[default]
+    Token,
+    /// Headers that guard computes.
+    Authorize,
+}
+
+/// What guard must know of a body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Body {
+    /// Nothing.
+    #[default]
+    Unread,
+    /// Its digest, if it is no longer than `signed_body_bytes`.
+    Small,
+    /// Its digest; a longer one is refused.
+    Whole,
 }
 
 /// How a token is written.
@@ -179,6 +216,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// Most signatures of slow keys at once.
     pub(crate) slow_signatures: usize,
+    /// Longest body that egress holds back until its digest is known.
+    pub(crate) signed_body_bytes: usize,
 }
 
 impl Default for Limits {
@@ -188,6 +227,7 @@ impl Default for Limits {
             headers: 100,
             connections: 10_000,
             slow_signatures: 16,
+            signed_body_bytes: 1024 * 1024,
         }
     }
 }

@@ -234,7 +234,7 @@ impl Download {
     fn echo(&self) -> Option<(&str, &[u8])> {
         self.echo
             .as_ref()
-            .map(|echo| (echo.field.as_str(), echo.token.expose()))
+            .map(|echo| (echo.field.as_str(), echo.credential.secret()))
     }
 
     /// Gives how many bytes at the front of `body` go on to the client.

@@ -4,21 +4,22 @@
 //! length changes. What an upstream compresses or encodes is not recognised: egress asks for whole, plain bodies.
 
 use memchr::memmem;
-use unlatch_locked::LockedBytes;
+
+use crate::credential::Credential;
 
 /// Shorter secrets would be found by chance, in the framing too.
 const SHORTEST: usize = 8;
 
-/// A token, and the field that it stood in.
+/// What was sent, and the field that the secret stood in.
 pub(crate) struct Echo {
     pub(crate) field: String,
-    pub(crate) token: LockedBytes,
+    pub(crate) credential: Credential,
 }
 
 impl Echo {
     /// Overwrite every copy in a piece of a body.
     pub(crate) fn mask(&self, body: &mut [u8]) {
-        let token = self.token.expose();
+        let token = self.credential.secret();
         if token.len() < SHORTEST {
             return;
         }
@@ -35,7 +36,7 @@ impl Echo {
 
     /// How many bytes at the end of a piece may be the front of a copy: they wait for what follows.
     pub(crate) fn held_back(&self, body: &[u8]) -> usize {
-        let token = self.token.expose();
+        let token = self.credential.secret();
         if token.len() < SHORTEST {
             return 0;
         }
@@ -53,7 +54,7 @@ mod tests {
     fn echo(token: &[u8]) -> Echo {
         Echo {
             field: "A".to_owned(),
-            token: LockedBytes::copy_from(token).unwrap(),
+            credential: Credential::new(&[("A", "", token)], 0, 0).unwrap(),
         }
     }
 

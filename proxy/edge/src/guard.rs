@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use unlatch_protocol::datagram::{Datagram, HEADER_BYTES, header};
+use unlatch_protocol::datagram::{Datagram, HEADER_BYTES, MAX_WORKER_BYTES, header};
 use unlatch_protocol::message::operation;
-use unlatch_protocol::{Refusal, Reply, TokenRequest};
+use unlatch_protocol::{Refusal, Reply, Request};
 
 use crate::counters::{Count, Counters};
 use crate::latency::Latency;
@@ -46,6 +46,8 @@ pub(crate) enum GuardError {
     Confused,
     /// This key is to be asked by a thread that may wait.
     Slow(u16),
+    /// The question is longer than a datagram may be; it was not asked.
+    TooLong,
 }
 
 /// Every worker's socket to guard, then those for slow keys.
@@ -170,19 +172,24 @@ impl Guard {
         }
     }
 
-    /// A token, received into `room`: the caller's locked memory. Gives the token's place in it.
-    pub(crate) fn token(
+    /// A token or headers, received into `room`: the caller's locked memory. Gives the payload's place in it.
+    pub(crate) fn credential(
         &self,
-        request: &TokenRequest<'_>,
+        request: &Request<'_>,
         room: &mut [u8],
     ) -> Result<std::ops::Range<usize>, GuardError> {
-        let whole = unlatch_protocol::Request::Token(request.clone())
-            .encode(0)
-            .map_err(|_| GuardError::Confused)?;
-        let payload = whole.get(HEADER_BYTES..).unwrap_or_default();
-        let datagram = self.ask(operation::TOKEN, request.route, payload, &[], room)?;
-        match Reply::decode(&datagram) {
-            Ok(Reply::Token(token)) => Ok(HEADER_BYTES..HEADER_BYTES + token.len()),
+        let whole = request.encode(0).map_err(|_| GuardError::TooLong)?;
+        if whole.len() > MAX_WORKER_BYTES {
+            return Err(GuardError::TooLong);
+        }
+        let question = Datagram::decode(&whole).map_err(|_| GuardError::Confused)?;
+        let (operation, route) = (question.operation, question.key);
+        let datagram = self.ask(operation, route, question.payload, &[], room)?;
+        match (request, Reply::decode(&datagram)) {
+            (Request::Token(_), Ok(Reply::Token(payload)))
+            | (Request::Authorize(_), Ok(Reply::Headers(payload))) => {
+                Ok(HEADER_BYTES..HEADER_BYTES + payload.len())
+            }
             _ => Err(GuardError::Confused),
         }
     }
@@ -312,7 +319,7 @@ pub(crate) fn count(counters: &Counters, error: GuardError) {
     counters.add(match error {
         GuardError::Gone | GuardError::Confused | GuardError::Slow(_) => Count::GuardGone,
         GuardError::Late => Count::GuardLate,
-        GuardError::Refused(_) => Count::GuardRefused,
+        GuardError::Refused(_) | GuardError::TooLong => Count::GuardRefused,
     });
 }
 
@@ -335,6 +342,7 @@ impl fmt::Display for GuardError {
             Self::Late => f.write_str("guard does not answer"),
             Self::Refused(refusal) => write!(f, "guard refused: {}", refusal.name()),
             Self::Confused => f.write_str("guard answered something else"),
+            Self::TooLong => f.write_str("question to guard is too long"),
             Self::Slow(key) => write!(f, "key {key} signs elsewhere"),
         }
     }

@@ -3,17 +3,17 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use unlatch_locked::LockedBytes;
 use unlatch_protocol::Caller;
 
 use crate::buffers::HEADROOM;
-use crate::config::{Inject, Limits};
+use crate::config::Limits;
+use crate::credential::Credential;
 use crate::download::{Download, TAILROOM};
 use crate::echo::Echo;
 use crate::egress;
 use crate::http::Framing;
 use crate::http::routes::Pattern;
-use crate::live::{EdgeLive, Route};
+use crate::live::{EdgeLive, Injected, Route, placeholders};
 use crate::plan::{Asker, Spans, plan};
 
 /// The field of the inject route.
@@ -46,9 +46,9 @@ pub fn plan_request(head: &[u8]) -> Result<Planned, u16> {
         servers: vec![0],
         inject,
     };
-    let inject = Inject {
+    let inject = Injected {
         id: 1,
-        header: PLACEHOLDER.to_owned(),
+        placeholders: placeholders(PLACEHOLDER, &[]),
     };
     let live = EdgeLive {
         listeners: Vec::new(),
@@ -91,7 +91,7 @@ pub fn pass_on(
     if !token.is_empty() {
         download = download.without_echo(Echo {
             field: PLACEHOLDER.to_owned(),
-            token: LockedBytes::copy_from(token).ok()?,
+            credential: Credential::new(&[(PLACEHOLDER, "", token)], 0, 0).ok()?,
         });
     }
     let (mut seen, mut head) = (Vec::new(), Vec::new());

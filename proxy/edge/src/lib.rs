@@ -21,6 +21,7 @@ mod config;
 mod confine;
 mod control;
 mod counters;
+mod credential;
 mod deadlines;
 mod dial;
 mod download;

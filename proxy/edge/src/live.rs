@@ -42,7 +42,30 @@ pub(crate) struct Route {
     pub(crate) upstream: String,
     /// Positions in [`Live::servers`].
     pub(crate) servers: Vec<usize>,
-    pub(crate) inject: Option<config::Inject>,
+    pub(crate) inject: Option<Injected>,
+}
+
+/// A route whose requests go to egress.
+pub(crate) struct Injected {
+    pub(crate) id: u16,
+    /// Fields that clients cannot set, in lower case.
+    pub(crate) placeholders: Vec<String>,
+}
+
+impl From<&config::Inject> for Injected {
+    fn from(inject: &config::Inject) -> Self {
+        Self {
+            id: inject.id,
+            placeholders: placeholders(&inject.header, &inject.others),
+        }
+    }
+}
+
+/// The field of the secret and further ones, in lower case.
+pub(crate) fn placeholders(header: &str, others: &[String]) -> Vec<String> {
+    let mut names = vec![header.to_ascii_lowercase()];
+    names.extend(others.iter().map(|name| name.to_ascii_lowercase()));
+    names
 }
 
 /// Check the configuration and build everything from it; nothing is in force before it is published.
@@ -110,7 +133,7 @@ fn build_route(
         strip_prefix: route.strip_prefix.clone(),
         upstream: route.upstream.clone(),
         servers: positions,
-        inject: route.inject.clone(),
+        inject: route.inject.as_ref().map(Injected::from),
     })
 }
 

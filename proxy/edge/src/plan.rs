@@ -11,7 +11,7 @@ use crate::http::forward::Forward;
 use crate::http::request::Request;
 use crate::http::routes::strip_prefix;
 use crate::http::{Framing, Reject, storage};
-use crate::live::{EdgeLive, Route};
+use crate::live::{EdgeLive, Injected, Route};
 
 /// Version of the preface to egress.
 const PREFACE_VERSION: u8 = 1;
@@ -84,8 +84,9 @@ pub(crate) fn plan(
         .ok_or_else(|| refuse(404, "no route"))?;
     let outgoing = match &route.inject {
         None => plain(&request, route, asker),
-        Some(inject) => injected(&request, route, inject.id, &inject.header, asker)
-            .map_err(|reason| refuse(400, reason))?,
+        Some(inject) => {
+            injected(&request, route, inject, asker).map_err(|reason| refuse(400, reason))?
+        }
     };
     Ok(Plan {
         outgoing,
@@ -140,7 +141,7 @@ fn plain(request: &Request<'_, '_>, route: &Route, asker: &Asker<'_>) -> Vec<u8>
         path,
         host: request.host,
         client: Some(asker.address),
-        placeholder: None,
+        placeholders: &[],
         is_whole: false,
     };
     let mut out = Vec::new();
@@ -154,8 +155,7 @@ fn plain(request: &Request<'_, '_>, route: &Route, asker: &Asker<'_>) -> Vec<u8>
 fn injected(
     request: &Request<'_, '_>,
     route: &Route,
-    id: u16,
-    header: &str,
+    inject: &Injected,
     asker: &Asker<'_>,
 ) -> Result<Vec<u8>, &'static str> {
     if request.is_absolute {
@@ -169,7 +169,7 @@ fn injected(
         uid: None,
     };
     let mut preface = vec![PREFACE_VERSION];
-    preface.extend_from_slice(&id.to_be_bytes());
+    preface.extend_from_slice(&inject.id.to_be_bytes());
     caller
         .encode(&mut preface)
         .map_err(|_| "caller's names too long")?;
@@ -181,7 +181,7 @@ fn injected(
         path,
         host: request.host,
         client: None,
-        placeholder: Some(header),
+        placeholders: &inject.placeholders,
         is_whole: false,
     }
     .write(request, &mut out);

@@ -23,6 +23,7 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        413 => "Content Too Large",
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",

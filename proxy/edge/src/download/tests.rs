@@ -1,4 +1,4 @@
-use unlatch_locked::LockedBytes;
+use crate::credential::Credential;
 
 use super::*;
 
@@ -138,7 +138,7 @@ fn surplus_bytes_spoil_the_connection_and_stay_out() {
 fn searched(token: &str) -> Download {
     Download::new(false, false, false).without_echo(Echo {
         field: "Authorization".to_owned(),
-        token: LockedBytes::copy_from(token.as_bytes()).unwrap(),
+        credential: Credential::new(&[("Authorization", "", token.as_bytes())], 0, 0).unwrap(),
     })
 }
 

@@ -1,6 +1,8 @@
 //! The role that puts tokens into requests. No listener: requests come from edge over inherited sockets, tokens from
 //! guard, for one request each; responses go back without an echo of the token.
 
+mod asked;
+mod gather;
 mod inject;
 mod preface;
 mod session;
@@ -14,8 +16,9 @@ use tokio::net::UnixStream;
 use tokio::task::spawn_local;
 use unlatch_protocol::{Caller, Malformed};
 
-use crate::config::{self, Config, Scheme};
+use crate::config::{self, Ask, Body, Config, Scheme};
 use crate::error::StartError;
+use crate::live::placeholders;
 use crate::shared::{Live, RoleLive};
 use crate::sys;
 use crate::worker::Worker;
@@ -31,9 +34,16 @@ pub(crate) struct EgressLive {
 /// An inject route.
 pub(crate) struct Route {
     pub(crate) id: u16,
-    /// The field that carries the token.
+    /// The field that carries the secret.
     pub(crate) header: String,
     pub(crate) scheme: Scheme,
+    pub(crate) ask: Ask,
+    /// Fields that nobody but this process sets, in lower case; `header` first.
+    pub(crate) placeholders: Vec<String>,
+    /// What guard must know of bodies.
+    pub(crate) body: Body,
+    /// Guard is told every field whose name begins so.
+    pub(crate) covers: Option<String>,
     pub(crate) targets: Vec<Target>,
 }
 
@@ -72,14 +82,20 @@ fn build_route(
         .ok_or_else(|| wrong("a token goes over TLS only"))?;
     let header = route.header.clone().ok_or_else(|| wrong("no header"))?;
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    if header.is_empty() || !header.bytes().all(is_name) {
-        return Err(wrong("header is not a field name"));
+    for name in route.others.iter().chain([&header]) {
+        if name.is_empty() || !name.bytes().all(is_name) {
+            return Err(wrong("header is not a field name"));
+        }
     }
     let tls = upstream::client_config(tls, &format!("upstream {}", route.upstream))?;
     let target = |server: &String| Target::new(&route.upstream, server, &tls, servers);
     Ok(Route {
         id: route.id.ok_or_else(|| wrong("no id"))?,
+        placeholders: placeholders(&header, &route.others),
         header,
+        ask: route.ask,
+        body: route.body,
+        covers: route.covers.clone(),
         scheme: route.scheme.unwrap_or(Scheme::Bearer),
         targets: upstream
             .servers

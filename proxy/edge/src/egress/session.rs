@@ -8,24 +8,22 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use tokio::net::UnixStream;
-use unlatch_locked::LockedBytes;
-use unlatch_protocol::path::Target as RequestTarget;
-use unlatch_protocol::{Caller, TokenRequest};
+use unlatch_protocol::Caller;
 
-use super::inject::{self, NoToken};
+use super::asked::Asked;
+use super::gather::{Gathered, Gathering, NotHeld};
+use super::inject::{self, NoCredential};
 use super::preface;
 use super::upstream::Target;
 use super::{EgressLive, Route};
 use crate::counters::Count;
+use crate::credential::Credential;
 use crate::deadlines::Deadline;
 use crate::dial::before;
 use crate::download::Download;
 use crate::downstream::{Downstream, EdgeLink};
 use crate::echo::Echo;
-use crate::http::forward::Forward;
 use crate::http::head::find_end;
-use crate::http::request::Request;
-use crate::http::{Framing, storage};
 use crate::pool::Conn;
 use crate::reply::reply;
 use crate::shared::RoleLive;
@@ -41,18 +39,6 @@ const HEAD_MS: u64 = 10_000;
 /// Edge closes idle streams itself.
 const IDLE_MS: u64 = 600_000;
 
-/// A request, read.
-struct Asked {
-    /// Line and fields for the upstream, without the token and the end.
-    head: Vec<u8>,
-    method: String,
-    path: String,
-    framing: Framing,
-    expects_continue: bool,
-    is_repeatable: bool,
-    caller: Caller,
-}
-
 /// Why a request is not sent on.
 #[derive(Debug, Clone, Copy)]
 enum Refused {
@@ -62,8 +48,14 @@ enum Refused {
     Garbage,
 }
 
-impl From<NoToken> for Refused {
-    fn from(reason: NoToken) -> Self {
+impl From<NoCredential> for Refused {
+    fn from(reason: NoCredential) -> Self {
+        Self::Status(reason.status())
+    }
+}
+
+impl From<NotHeld> for Refused {
+    fn from(reason: NotHeld) -> Self {
         Self::Status(reason.status())
     }
 }
@@ -152,8 +144,10 @@ impl Session {
         let head = self.read_head().await?;
         let route = live.route(id).ok_or(Refused::Status(502))?;
         let target = view.turn(route).ok_or(Refused::Status(502))?;
-        let asked = Asked::read(&head, caller, route, target)?;
+        let mut asked = Asked::read(&head, caller, route, target).map_err(Refused::Status)?;
         drop(head);
+        let gathered = self.gather(&mut asked, route, &view).await?;
+        asked.frame(gathered);
         let mut conn = view.pools.take(target.server);
         let is_pooled = conn.is_some();
         if conn.is_none() {
@@ -164,18 +158,18 @@ impl Session {
             );
         }
         let conn = conn.ok_or(Refused::Garbage)?;
-        let token = asked.token(self.worker, route, target)?;
-        let (result, token) = self
-            .attempt(&asked, conn, token, &view, route, target)
+        let credential = asked.credential(self.worker, route, target)?;
+        let (result, credential) = self
+            .attempt(&mut asked, conn, credential, &view, route, target)
             .await;
-        match (result, token) {
-            (Err(Failure::UpstreamGone), Some(token)) if is_pooled && asked.is_repeatable => {
+        match (result, credential) {
+            (Err(Failure::UpstreamGone), Some(credential)) if is_pooled && asked.is_repeatable => {
                 self.worker.counters().add(Count::Repeated);
                 let conn = target
                     .connect(&self.deadline, view.live.timeouts.connect)
                     .await?;
                 Ok(self
-                    .attempt(&asked, conn, token, &view, route, target)
+                    .attempt(&mut asked, conn, credential, &view, route, target)
                     .await
                     .0?)
             }
@@ -208,6 +202,31 @@ impl Session {
         }
     }
 
+    /// Hold the body back, where guard must know it before the request goes up.
+    async fn gather(
+        &mut self,
+        asked: &mut Asked,
+        route: &Route,
+        view: &View,
+    ) -> Result<Option<Gathered>, Refused> {
+        let limit = view.live.limits.signed_body_bytes;
+        let Some(mut gathering) = Gathering::begin(route.body, asked.framing, limit)? else {
+            return Ok(None);
+        };
+        if std::mem::take(&mut asked.expects_continue) {
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+                .await
+                .map_err(|_| Refused::Garbage)?;
+        }
+        while !gathering.take(self.link.inbox())? {
+            // Edge, which knows the client, is to lose patience first.
+            self.deadline
+                .set(view.live.timeouts.body.saturating_add(HEAD_MS));
+            self.fill_more().await?;
+        }
+        Ok(Some(gathering.finish()))
+    }
+
     async fn fill_more(&mut self) -> Result<(), Refused> {
         let before = self.link.inbox().len();
         self.fill().await.map_err(|_| Refused::Garbage)?;
@@ -218,20 +237,20 @@ impl Session {
         }
     }
 
-    /// Send the request on one connection. Gives the token back when there was no answer at all.
+    /// Send the request on one connection. Gives the credential back when there was no answer at all.
     async fn attempt(
         &mut self,
-        asked: &Asked,
+        asked: &mut Asked,
         mut conn: Conn,
-        token: LockedBytes,
+        credential: Credential,
         view: &Rc<View>,
         route: &Route,
         target: &Target,
-    ) -> (Result<bool, Failure>, Option<LockedBytes>) {
-        if send_head(&mut conn, &asked.head, route, &token).is_err() {
-            return (Err(Failure::UpstreamGone), Some(token));
+    ) -> (Result<bool, Failure>, Option<Credential>) {
+        if send_head(&mut conn, &asked.head, &credential).is_err() {
+            return (Err(Failure::UpstreamGone), Some(credential));
         }
-        let mut transfer = self.transfer(asked, conn, token, view, route);
+        let mut transfer = self.transfer(asked, conn, credential, view, route);
         let result = poll_fn(|cx| transfer.poll(cx)).await;
         let Transfer {
             conn,
@@ -250,28 +269,32 @@ impl Session {
             }
             // Part of the response has gone: edge must see that it is not complete.
             Err(_) if bytes > 0 => (Err(Failure::ClientGone), None),
-            Err(failure) => (Err(failure), download.into_echo().map(|echo| echo.token)),
+            Err(failure) => {
+                let credential = download.into_echo().map(|echo| echo.credential);
+                (Err(failure), credential)
+            }
         }
     }
 
     fn transfer(
         &mut self,
-        asked: &Asked,
+        asked: &mut Asked,
         conn: Conn,
-        token: LockedBytes,
+        credential: Credential,
         view: &View,
         route: &Route,
     ) -> Transfer<'_, EdgeLink> {
         let echo = Echo {
             field: route.header.clone(),
-            token,
+            credential,
         };
+        let (body, framing) = asked.take_body();
         self.deadline.set(view.live.timeouts.response);
         Transfer {
             client: &mut self.link,
             deadline: &self.deadline,
             conn,
-            upload: Upload::new(Vec::new(), asked.framing),
+            upload: Upload::new(body, framing),
             download: Download::new(asked.method == "HEAD", false, false).without_echo(echo),
             worker: self.worker,
             timeouts: view.live.timeouts,
@@ -281,65 +304,13 @@ impl Session {
     }
 }
 
-/// The one place where a token meets a request.
-fn send_head(
-    conn: &mut Conn,
-    head: &[u8],
-    route: &Route,
-    token: &LockedBytes,
-) -> Result<(), Broken> {
+/// The one place where a secret meets a request.
+fn send_head(conn: &mut Conn, head: &[u8], credential: &Credential) -> Result<(), Broken> {
     let Conn::Tls(stream) = conn else {
         return Err(Broken);
     };
-    let whole = inject::compose(head, &route.header, route.scheme, token).map_err(|_| Broken)?;
+    let whole = inject::compose(head, credential).map_err(|_| Broken)?;
     stream.deliver(whole.expose())
-}
-
-impl Asked {
-    fn read(head: &[u8], caller: Caller, route: &Route, target: &Target) -> Result<Self, Refused> {
-        let mut room = storage();
-        let request = Request::parse(head, &mut room, crate::http::MAX_HEADERS)
-            .map_err(|reject| Refused::Status(reject.status()))?;
-        let path =
-            RequestTarget::parse(request.path.as_bytes()).map_err(|_| Refused::Status(400))?;
-        if request.is_absolute {
-            return Err(Refused::Status(400));
-        }
-        let how = Forward {
-            path: path.path(),
-            host: &target.host,
-            client: None,
-            placeholder: Some(&route.header),
-            is_whole: true,
-        };
-        let mut upward = Vec::new();
-        how.write(&request, &mut upward);
-        Ok(Self {
-            head: upward,
-            method: request.method.to_owned(),
-            path: path.path().to_owned(),
-            framing: request.framing,
-            expects_continue: request.expects_continue,
-            is_repeatable: request.is_repeatable(),
-            caller,
-        })
-    }
-
-    fn token(
-        &self,
-        worker: &Worker,
-        route: &Route,
-        target: &Target,
-    ) -> Result<LockedBytes, NoToken> {
-        let request = TokenRequest {
-            route: route.id,
-            method: &self.method,
-            upstream: &target.origin,
-            path: &self.path,
-            caller: self.caller.clone(),
-        };
-        inject::fetch(worker, &request)
-    }
 }
 
 impl EgressLive {

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use httparse::Header;
+
 use super::Framing;
 use super::fields::{Field, is_connection_option, is_named};
 use super::request::Request;
@@ -16,8 +18,8 @@ pub struct Forward<'a> {
     pub host: &'a str,
     /// Who asks: written into X-Forwarded-For and Forwarded. Without it the upstream learns nothing of the client.
     pub client: Option<IpAddr>,
-    /// A field that only this proxy may set; copies from the client are dropped.
-    pub placeholder: Option<&'a str>,
+    /// Fields that only this proxy may set, in lower case; copies from the client are dropped.
+    pub placeholders: &'a [String],
     /// Ask for the whole body as it is: fields by which a client asks for a part of it, or compressed, are dropped.
     pub is_whole: bool,
 }
@@ -28,6 +30,15 @@ const PARTIAL: [&str; 3] = ["accept-encoding", "range", "if-range"];
 impl Forward<'_> {
     /// Append the request line and all fields, without the empty line that ends the head.
     pub fn write(&self, request: &Request<'_, '_>, out: &mut Vec<u8>) {
+        self.write_fields(request, out);
+        write_framing(request.method, request.framing, out);
+        if let Some(client) = self.client {
+            write_identity(client, request.host, out);
+        }
+    }
+
+    /// Without the fields that frame the body and those that name the client.
+    pub fn write_fields(&self, request: &Request<'_, '_>, out: &mut Vec<u8>) {
         out.reserve(512);
         out.extend_from_slice(request.method.as_bytes());
         out.push(b' ');
@@ -39,41 +50,41 @@ impl Forward<'_> {
         out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
         out.extend_from_slice(self.host.as_bytes());
         out.extend_from_slice(b"\r\n");
-        for header in request.headers {
-            if self.passes(request, header.name) {
-                out.extend_from_slice(header.name.as_bytes());
-                out.extend_from_slice(b": ");
-                out.extend_from_slice(header.value);
-                out.extend_from_slice(b"\r\n");
-            }
+        for header in self.passing(request) {
+            out.extend_from_slice(header.name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(header.value);
+            out.extend_from_slice(b"\r\n");
         }
-        write_framing(request, out);
-        if let Some(client) = self.client {
-            write_identity(client, request.host, out);
-        }
+    }
+
+    /// The client's fields that go on.
+    pub fn passing<'h, 'b>(
+        &self,
+        request: &Request<'h, 'b>,
+    ) -> impl Iterator<Item = &'h Header<'b>> {
+        let headers = request.headers.iter();
+        headers.filter(|header| self.passes(request, header.name))
     }
 
     fn passes(&self, request: &Request<'_, '_>, name: &str) -> bool {
         let is_placeholder = self
-            .placeholder
-            .is_some_and(|placeholder| is_named_alike(name, placeholder));
+            .placeholders
+            .iter()
+            .any(|placeholder| is_named(name, placeholder));
         let is_partial = self.is_whole && PARTIAL.iter().any(|partial| is_named(name, partial));
         let is_option = request.has_options && is_connection_option(request.headers, name);
         Field::of(name) == Field::Other && !is_placeholder && !is_partial && !is_option
     }
 }
 
-/// As [`is_named`], for a name from the configuration in any case.
-fn is_named_alike(name: &str, configured: &str) -> bool {
-    name.len() == configured.len() && is_named(name, &configured.to_ascii_lowercase())
-}
-
-fn write_framing(request: &Request<'_, '_>, out: &mut Vec<u8>) {
-    match request.framing {
+/// The field that says how the body ends.
+pub fn write_framing(method: &str, framing: Framing, out: &mut Vec<u8>) {
+    match framing {
         Framing::Length(length) => write_decimal(b"Content-Length: ", length, out),
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         // RFC 9110 section 8.6: a method that anticipates content says that there is none.
-        Framing::Empty if matches!(request.method, "POST" | "PUT" | "PATCH") => {
+        Framing::Empty if matches!(method, "POST" | "PUT" | "PATCH") => {
             write_decimal(b"Content-Length: ", 0, out)
         }
         Framing::Empty | Framing::UntilClose => {}
@@ -122,7 +133,7 @@ mod tests {
         path: "/p",
         host: "h",
         client: None,
-        placeholder: None,
+        placeholders: &[],
         is_whole: false,
     };
 
@@ -157,7 +168,7 @@ mod tests {
     fn inbound_copies_of_the_placeholder_are_dropped() {
         let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Api-Key: mine\r\nx_api_key: mine\r\nX-Api-Keys: other\r\n\r\n";
         let how = Forward {
-            placeholder: Some("X-API-Key"),
+            placeholders: &["x-api-key".to_owned()],
             ..PLAIN
         };
 
