@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.hardware_site import HardwareSite, key_uri
+from support.key_site import KeySite, key_uri
 from support.product import Proxy, eventually
 from support.softhsm import SoftHsm
 from support.tangd import Tangd
@@ -19,10 +19,10 @@ SOFT, HARD = "localhost", "rsa.localhost"
 
 
 @pytest.fixture
-def hardware_site(tmp_path: Path, tangd: Tangd) -> Iterator[HardwareSite]:
+def key_site(tmp_path: Path, tangd: Tangd) -> Iterator[KeySite]:
     with SoftHsm() as tokens:
         tokens.add_token("prod")
-        site = HardwareSite(tmp_path, tokens, tangd)
+        site = KeySite(tmp_path, tokens, tangd)
         site.certificates = [
             site.add_sealed("soft", "ed25519", SOFT),
             site.add_hardware("rsa", "rsa", HARD),
@@ -31,17 +31,17 @@ def hardware_site(tmp_path: Path, tangd: Tangd) -> Iterator[HardwareSite]:
         yield site
 
 
-def crowd(proxy: Proxy, site: HardwareSite, count: int) -> list[bool | None]:
+def crowd(proxy: Proxy, site: KeySite, count: int) -> list[bool | None]:
     """So many clients at once."""
     with ThreadPoolExecutor(12) as pool:
         return list(pool.map(lambda _: site.answers(proxy, HARD), range(count)))
 
 
-def test_at_most_slow_signatures_are_with_the_token(hardware_site: HardwareSite, upstream: int) -> None:
-    with hardware_site.serve(upstream, more="limits: {slow_signatures: 2}\n") as proxy:
+def test_at_most_slow_signatures_are_with_the_token(key_site: KeySite, upstream: int) -> None:
+    with key_site.serve(upstream, more="limits: {slow_signatures: 2}\n") as proxy:
         proxy.wait_for_event("serving")
-        eventually("the first answer", lambda: hardware_site.answers(proxy, HARD))
-        served = crowd(proxy, hardware_site, 60)
+        eventually("the first answer", lambda: key_site.answers(proxy, HARD))
+        served = crowd(proxy, key_site, 60)
         before = proxy.status()["processes"]["edge"]["counters"]["slow"]
         text = proxy.config.read_text()
         proxy.config.write_text(text.replace("slow_signatures: 2", "slow_signatures: 19"))
@@ -53,12 +53,12 @@ def test_at_most_slow_signatures_are_with_the_token(hardware_site: HardwareSite,
     assert after["bound"] == 19
 
 
-def test_status_tells_how_long_each_key_takes(hardware_site: HardwareSite, upstream: int) -> None:
-    with hardware_site.serve(upstream) as proxy:
+def test_status_tells_how_long_each_key_takes(key_site: KeySite, upstream: int) -> None:
+    with key_site.serve(upstream) as proxy:
         proxy.wait_for_event("serving")
-        eventually("the first answer", lambda: hardware_site.answers(proxy, HARD))
-        crowd(proxy, hardware_site, 10)
-        hardware_site.answers(proxy, SOFT)
+        eventually("the first answer", lambda: key_site.answers(proxy, HARD))
+        crowd(proxy, key_site, 10)
+        key_site.answers(proxy, SOFT)
         keys = {one["name"]: one for one in proxy.status()["keys"]}
         shown = proxy.command("status").stdout.decode()
 
@@ -70,13 +70,13 @@ def test_status_tells_how_long_each_key_takes(hardware_site: HardwareSite, upstr
     assert f"key {key_uri('rsa')}: 11 signatures, p50 " in shown
 
 
-def test_killed_edge_gets_new_sockets_for_slow_keys(hardware_site: HardwareSite, upstream: int) -> None:
+def test_killed_edge_gets_new_sockets_for_slow_keys(key_site: KeySite, upstream: int) -> None:
     # With 16 workers every socket that guard has is in use.
-    with hardware_site.serve(upstream, workers=16) as proxy:
+    with key_site.serve(upstream, workers=16) as proxy:
         proxy.wait_for_event("serving")
         for count in (2, 3):
             os.kill(proxy.pid("edge"), signal.SIGKILL)
             proxy.wait_for_event("edge started", count=count)
-        served = eventually("an answer", lambda: hardware_site.answers(proxy, HARD))
+        served = eventually("an answer", lambda: key_site.answers(proxy, HARD))
 
     assert served
