@@ -22,6 +22,7 @@ from support.edge_signer import PrivateKey, Signer
 from support.pki import Authority, _dated, new_key, pem
 
 ALGORITHMS = {"p256": "ecdsa-p256", "rsa": "rsa-2048", "ed25519": "ed25519"}
+FALLBACK = 100
 TICKETS = (7, 3600, b"\x11" * 32, b"\x22" * 32)
 
 
@@ -57,6 +58,8 @@ class Bench:
     listens: bool = True
     slow: Sequence[int] = ()
     slow_threads: int = 4
+    fallback: tuple[int, str] | None = None
+    """A slow key and the kind of key that stands in for it, as number 100."""
     becomes: str | None = None
     runs_as: int | None = None
 
@@ -74,6 +77,14 @@ class Bench:
             certificates.append({"chain": chain, "key": number, "algorithm": ALGORITHMS[kind]})
             if number in self.slow:
                 certificates[-1]["slow"] = True
+        if self.fallback is not None:
+            number, kind = self.fallback
+            self.signer.keys[FALLBACK] = key = new_key(kind)
+            chain = issue(
+                self.authority, key, [x509.DNSName(name) for name in self.certificates[number - 1][1]]
+            )
+            stand_in = {"chain": chain, "key": FALLBACK, "algorithm": ALGORITHMS[kind]}
+            certificates[number - 1]["fallback"] = stand_in
         self.listening = listening_sockets(self.workers, listens=self.listens)
         guard = [self.signer.connect() for _ in range(self.workers)]
         slow = [self.signer.connect() for _ in range(self.slow_threads if self.slow else 0)]

@@ -105,6 +105,8 @@ class Signer:
     headers: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
     ticket_keys: tuple[int, int, bytes, bytes] | None = None
     refusal: int | None = None
+    refusals: dict[int, int] = field(default_factory=dict)
+    """By key."""
     silent: bool = False
     slow: dict[int, Slow] = field(default_factory=dict)
     signed: int = 0
@@ -143,7 +145,8 @@ class Signer:
                 continue
             if operation == SIGN and key in self.slow and not self.slow[key].wait():
                 continue
-            answer = bytes([self.refusal]) if self.refusal else self._answer(operation, key, payload)
+            refusal = self.refusals.get(key, self.refusal) if operation == SIGN else self.refusal
+            answer = bytes([refusal]) if refusal else self._answer(operation, key, payload)
             kind = REFUSED if len(answer) == 1 else operation | 0x80
             try:
                 end.send(HEADER.pack(1, kind, 0, request_id, len(answer)) + answer)

@@ -7,23 +7,36 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, SignatureScheme};
 
+use crate::health::Health;
 use crate::signer::KeyKind;
-use crate::worker;
+use crate::{slow, sys, worker};
 
 /// The certificates of one listener.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    entries: Vec<Entry>,
+    entries: Vec<Offered>,
     /// Lower-case name, or `.suffix` of a wildcard, to positions in `entries`.
     by_name: HashMap<String, Vec<usize>>,
     /// The first certificate and those that share a name with it.
     default: Vec<usize>,
 }
 
+/// A certificate as the configuration has it.
 #[derive(Debug)]
-struct Entry {
-    key: Arc<CertifiedKey>,
-    kind: KeyKind,
+pub(crate) struct Offered {
+    pub(crate) key: Arc<CertifiedKey>,
+    pub(crate) kind: KeyKind,
+    /// DNS names that it is valid for.
+    pub(crate) names: Vec<String>,
+    pub(crate) fallback: Option<Fallback>,
+}
+
+/// What is presented while a key in hardware does not sign.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    pub(crate) key: Arc<CertifiedKey>,
+    pub(crate) kind: KeyKind,
+    pub(crate) health: Arc<Health>,
 }
 
 /// What decides between certificates for the same name.
@@ -33,15 +46,15 @@ struct Offer<'a> {
 }
 
 impl Certificates {
-    /// In the order of the configuration, each with the DNS names that it is valid for.
-    pub(crate) fn new(entries: Vec<(Arc<CertifiedKey>, KeyKind, Vec<String>)>) -> Self {
+    /// In the order of the configuration.
+    pub(crate) fn new(entries: Vec<Offered>) -> Self {
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         let mut default = Vec::new();
         let first_names = entries
             .first()
-            .map(|(_, _, names)| names.clone())
+            .map(|entry| entry.names.clone())
             .unwrap_or_default();
-        for (position, (_, _, names)) in entries.iter().enumerate() {
+        for (position, Offered { names, .. }) in entries.iter().enumerate() {
             if position == 0 || names.iter().any(|name| first_names.contains(name)) {
                 default.push(position);
             }
@@ -51,10 +64,6 @@ impl Certificates {
                 by_name.entry(name).or_default().push(position);
             }
         }
-        let entries = entries
-            .into_iter()
-            .map(|(key, kind, _)| Entry { key, kind })
-            .collect();
         Self {
             entries,
             by_name,
@@ -84,23 +93,49 @@ impl Certificates {
         }
     }
 
-    fn choose(&self, name: Option<&str>, offer: &Offer<'_>) -> Option<Arc<CertifiedKey>> {
-        let candidates = self.candidates(name);
-        let entries = || {
-            candidates
-                .iter()
-                .filter_map(|position| self.entries.get(*position))
-        };
-        // The client's order of preference decides between RSA and ECDSA.
-        offer.schemes.iter().find_map(|scheme| {
-            entries()
-                .find(|entry| entry.kind.signs(*scheme) && offer.has_suite_for(entry.kind))
-                .map(|entry| Arc::clone(&entry.key))
-        })
+    /// `is_well`: whether the hardware of a certificate that has a fallback may be asked.
+    fn choose(
+        &self,
+        name: Option<&str>,
+        offer: &Offer<'_>,
+        is_well: impl Fn(&Health) -> bool,
+    ) -> Option<Arc<CertifiedKey>> {
+        let entries = self.candidates(name);
+        let mut candidates: Vec<_> = entries
+            .iter()
+            .filter_map(|position| self.entries.get(*position))
+            .map(|entry| (&entry.key, entry.kind, entry.fallback.as_ref()))
+            .collect();
+        loop {
+            let candidate = offer.prefers(&mut candidates)?;
+            // Only of what would be presented is asked whether it signs: that may be a trial.
+            match candidate.2.take() {
+                Some(fallback) if !is_well(&fallback.health) => {
+                    (candidate.0, candidate.1) = (&fallback.key, fallback.kind);
+                }
+                _ => return Some(Arc::clone(candidate.0)),
+            }
+        }
     }
 }
 
+/// A certificate that may be presented, and what stands in for it.
+type Candidate<'a> = (&'a Arc<CertifiedKey>, KeyKind, Option<&'a Fallback>);
+
 impl Offer<'_> {
+    /// The client's order of preference decides between RSA and ECDSA.
+    fn prefers<'c, 'e>(
+        &self,
+        candidates: &'c mut [Candidate<'e>],
+    ) -> Option<&'c mut Candidate<'e>> {
+        let place = self.schemes.iter().find_map(|scheme| {
+            candidates
+                .iter()
+                .position(|(_, kind, _)| kind.signs(*scheme) && self.has_suite_for(*kind))
+        })?;
+        candidates.get_mut(place)
+    }
+
     /// TLS 1.3 suites go with every key; TLS 1.2 suites name the kind of key.
     fn has_suite_for(&self, kind: KeyKind) -> bool {
         self.suites.iter().any(|suite| match suite_key(*suite) {
@@ -141,7 +176,14 @@ impl ResolvesServerCert for Certificates {
             schemes: hello.signature_schemes(),
             suites: hello.cipher_suites(),
         };
-        self.choose(hello.server_name(), &offer)
+        let now = sys::coarse_ms();
+        self.choose(hello.server_name(), &offer, |health| {
+            if slow::may_wait() {
+                health.is_to_be_asked(now)
+            } else {
+                health.admits(now)
+            }
+        })
     }
 }
 
@@ -163,13 +205,32 @@ mod tests {
                 chain,
                 Arc::new(GuardKey::new(Arc::clone(&guard), 1, kind, false)),
             ));
-            (
+            Offered {
                 key,
                 kind,
-                names.iter().map(|name| (*name).to_owned()).collect(),
-            )
+                names: names.iter().map(|name| (*name).to_owned()).collect(),
+                fallback: None,
+            }
         };
         Certificates::new(table.iter().enumerate().map(entry).collect())
+    }
+
+    /// The same, where each certificate at an odd place is the fallback of the one before it.
+    fn with_fallbacks(table: &[(&str, &[&str])]) -> Certificates {
+        let mut pairs = Vec::new();
+        let mut all = certificates(table).entries.into_iter();
+        while let (Some(first), Some(second)) = (all.next(), all.next()) {
+            let fallback = Fallback {
+                key: second.key,
+                kind: second.kind,
+                health: Arc::default(),
+            };
+            pairs.push(Offered {
+                fallback: Some(fallback),
+                ..first
+            });
+        }
+        Certificates::new(pairs)
     }
 
     fn chosen(
@@ -179,7 +240,7 @@ mod tests {
         suites: &[CipherSuite],
     ) -> Option<u8> {
         certificates
-            .choose(name, &Offer { schemes, suites })
+            .choose(name, &Offer { schemes, suites }, |_| true)
             .map(|key| key.cert[0][0])
     }
 
@@ -225,6 +286,38 @@ mod tests {
             None,
             chosen(&certificates, Some("a"), &[SignatureScheme::ED25519], ANY)
         );
+    }
+
+    #[test]
+    fn fallback_is_presented_while_the_hardware_fails() {
+        let certificates = with_fallbacks(&[
+            ("rsa-2048", &["a"]),
+            ("ecdsa-p256", &["a"]),
+            ("ed25519", &["a"]),
+            ("rsa-2048", &["a"]),
+        ]);
+        let chosen = |schemes: &[SignatureScheme], is_well: bool| {
+            let offer = Offer {
+                schemes,
+                suites: ANY,
+            };
+            let asked = std::cell::Cell::new(0);
+            let key = certificates.choose(Some("a"), &offer, |_| {
+                asked.set(asked.get() + 1);
+                is_well
+            });
+            (key.map(|key| key.cert[0][0]), asked.get())
+        };
+
+        assert_eq!(chosen(&[PSS, EC], true), (Some(0), 1));
+        assert_eq!(chosen(&[PSS, EC], false), (Some(1), 1));
+        // Another key in hardware is better than no certificate, and its fallback than none.
+        assert_eq!(
+            chosen(&[PSS, SignatureScheme::ED25519], false),
+            (Some(3), 2)
+        );
+        // A fallback alone is no certificate of its own.
+        assert_eq!(chosen(&[EC], true), (None, 0));
     }
 
     #[test]

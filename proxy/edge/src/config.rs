@@ -77,6 +77,20 @@ pub(crate) struct Certificate {
     /// Its signatures may take long: they are made off the workers.
     #[serde(default)]
     pub(crate) slow: bool,
+    /// Signs while a slow key does not.
+    #[serde(default)]
+    pub(crate) fallback: Option<Fallback>,
+}
+
+/// A certificate and key that stand in for a slow one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fallback {
+    /// PEM, leaf first.
+    pub(crate) chain: String,
+    /// Guard's number of the key.
+    pub(crate) key: u16,
+    pub(crate) algorithm: String,
 }
 
 /// A route of edge (`listener` to `inject`) or of egress (`id` to `covers`).
@@ -304,6 +318,10 @@ impl Config {
             return Err(StartError::Config(
                 "guard has not one socket per worker".to_owned(),
             ));
+        let mut certificates = self.listeners.iter().flat_map(|one| &one.certificates);
+        if certificates.any(|one| one.fallback.is_some() && !one.slow) {
+            return wrong("a certificate that is not slow has a fallback");
+        }
         }
         for listener in &self.listeners {
             if listener.sockets.len() != self.workers {
@@ -331,55 +349,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn documented_configurations_are_read() {
-        let edge = Config::parse(
-            r#"{"role": "edge", "workers": 2, "node": "n", "guard": [5, 6], "egress": 7,
-            "listeners": [{"name": "0.0.0.0:443", "sockets": [8, 9],
-                           "certificates": [{"chain": "PEM", "key": 1, "algorithm": "ecdsa-p256"}], "client_ca": null}],
-            "routes": [{"listener": null, "host": "pay.example", "path": "/psp/*", "upstream": "app", "strip_prefix": "/psp",
-                        "inject": {"id": 1, "header": "Authorization"}}],
-            "upstreams": {"app": {"servers": ["127.0.0.1:8080"], "tls": null}},
-            "timeouts_ms": {"handshake": 1}, "limits": {"connections": 5}, "access_log": false}"#,
-        )
-        .unwrap();
-        let egress = Config::parse(
-            r#"{"role": "egress", "guard": [5], "edge": 7,
-            "routes": [{"id": 1, "upstream": "psp", "header": "Authorization", "scheme": "bearer"}],
-            "upstreams": {"psp": {"servers": ["a:443"], "tls": {"name": "a", "ca": null}}}}"#,
-        )
-        .unwrap();
-
-        assert_eq!(
-            (1, 75_000),
-            (edge.timeouts_ms.handshake, edge.timeouts_ms.idle)
-        );
-        assert_eq!((5, 100), (edge.limits.connections, edge.limits.headers));
-        assert_eq!(AccessLog::Switch(false), edge.access_log);
-        assert_eq!(
-            (Role::Egress, Some(Scheme::Bearer)),
-            (egress.role, egress.routes[0].scheme)
-        );
-    }
-
-    #[test]
-    fn what_does_not_fit_together_is_refused() {
-        for text in [
-            r#"{"role": "edge", "workers": 0, "upstreams": {}}"#,
-            r#"{"role": "edge", "workers": 2, "guard": [5], "upstreams": {}}"#,
-            r#"{"role": "edge", "routes": [{"upstream": "x"}], "upstreams": {}}"#,
-            r#"{"role": "edge", "upstreams": {"x": {"servers": []}}}"#,
-            r#"{"role": "edge", "upstreams": {"x": {"servers": ["a:1"], "tsl": {}}}}"#,
-            r#"{"role": "other", "upstreams": {}}"#,
-            r#"{"role": "edge", "upstreams": {}, "limits": {"slow_signatures": 0}}"#,
-            r#"{"role": "edge", "upstreams": {}, "listeners": [{"name": "a", "sockets": [8],
-                "certificates": [{"chain": "", "key": 1, "algorithm": "rsa", "slow": true}]}]}"#,
-            "[]",
-        ] {
-            assert!(Config::parse(text).is_err(), "{text}");
-        }
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ use unlatch_protocol::message::operation;
 use unlatch_protocol::{Refusal, Reply, Request};
 
 use crate::counters::{Count, Counters};
+use crate::health::Health;
 use crate::latency::Latency;
 use crate::sys;
 use crate::worker;
@@ -46,6 +47,8 @@ pub(crate) enum GuardError {
     Confused,
     /// This key is to be asked by a thread that may wait.
     Slow(u16),
+    /// The key's hardware failed: its fallback is to be asked.
+    Unwell,
     /// The question is longer than a datagram may be; it was not asked.
     TooLong,
 }
@@ -55,6 +58,8 @@ pub(crate) struct Guard {
     workers: usize,
     links: Vec<Mutex<Link>>,
     latencies: Mutex<BTreeMap<u16, Arc<Latency>>>,
+    /// Of keys that have a fallback.
+    healths: Mutex<BTreeMap<u16, Arc<Health>>>,
 }
 
 struct Link {
@@ -76,6 +81,7 @@ impl Guard {
             workers,
             links,
             latencies: Mutex::default(),
+            healths: Mutex::default(),
         };
         guard.replace(sockets)?;
         Ok(guard)
@@ -150,11 +156,23 @@ impl Guard {
         )
     }
 
-    /// For `status`: what each key that was asked took, at most [`SHOWN`] of them.
+    /// Whether a key that has a fallback signs, over all configurations.
+    pub(crate) fn health(&self, key: u16) -> Arc<Health> {
+        Arc::clone(lock(&self.healths).entry(key).or_default())
+    }
+
+    /// For `status`: what each key that was asked took, at most [`SHOWN`] of them, and whether its fallback signs.
     pub(crate) fn describe_keys(&self) -> Map<String, Value> {
+        let healths = lock(&self.healths);
         lock(&self.latencies)
             .iter()
-            .filter_map(|(key, latency)| Some((key.to_string(), latency.describe()?)))
+            .filter_map(|(key, latency)| {
+                let mut entry = latency.describe()?;
+                if let Some(health) = healths.get(key) {
+                    entry["fallback"] = health.describe(sys::coarse_ms());
+                }
+                Some((key.to_string(), entry))
+            })
             .take(SHOWN)
             .collect()
     }
@@ -319,7 +337,7 @@ pub(crate) fn count(counters: &Counters, error: GuardError) {
     counters.add(match error {
         GuardError::Gone | GuardError::Confused | GuardError::Slow(_) => Count::GuardGone,
         GuardError::Late => Count::GuardLate,
-        GuardError::Refused(_) | GuardError::TooLong => Count::GuardRefused,
+        GuardError::Refused(_) | GuardError::TooLong | GuardError::Unwell => Count::GuardRefused,
     });
 }
 
@@ -343,6 +361,7 @@ impl fmt::Display for GuardError {
             Self::Refused(refusal) => write!(f, "guard refused: {}", refusal.name()),
             Self::Confused => f.write_str("guard answered something else"),
             Self::TooLong => f.write_str("question to guard is too long"),
+            Self::Unwell => f.write_str("the key's hardware failed"),
             Self::Slow(key) => write!(f, "key {key} signs elsewhere"),
         }
     }

@@ -6,6 +6,8 @@ use rustls::Error;
 use rustls::server::{ServerConfig, UnbufferedServerConnection};
 
 use crate::buffers;
+use crate::guard::GuardError;
+use crate::slow::guard_error;
 use crate::tls_step::{Fault, Progress, step};
 
 /// A client that sends more before its handshake is over is none: 64 KiB of hello and of certificates each.
@@ -38,6 +40,13 @@ pub(crate) struct Outcome {
     /// The front of a record that is not complete.
     pub(crate) partial: Vec<u8>,
     pub(crate) error: Option<Error>,
+}
+
+impl Outcome {
+    /// Why guard gave no signature, if that is why it failed.
+    pub(crate) fn guard_error(&self) -> Option<GuardError> {
+        self.error.as_ref().and_then(guard_error)
+    }
 }
 
 impl Record {
@@ -75,10 +84,8 @@ impl Record {
 }
 
 /// Run a fresh connection over everything that the client sent; signatures may take their time.
-pub(crate) fn replay(config: Arc<ServerConfig>, unsigned: Unsigned) -> Outcome {
-    let Unsigned {
-        mut received, sent, ..
-    } = unsigned;
+pub(crate) fn replay(config: Arc<ServerConfig>, unsigned: &Unsigned) -> Outcome {
+    let (mut received, sent) = (unsigned.received.clone(), unsigned.sent);
     let failed = |tls, error| Outcome {
         tls,
         output: Vec::new(),
@@ -117,7 +124,5 @@ pub(crate) fn replay(config: Arc<ServerConfig>, unsigned: Unsigned) -> Outcome {
 }
 
 fn unexpected() -> Error {
-    Error::Other(rustls::OtherError(Arc::new(
-        crate::guard::GuardError::Confused,
-    )))
+    Error::Other(rustls::OtherError(Arc::new(GuardError::Confused)))
 }

@@ -124,7 +124,10 @@ mod tests {
         assert_eq!(health.describe(7)["active"], false);
         health.note_failure(100, 0);
         health.note_stand_in();
-        assert_eq!(health.describe(200), json!({"active": true, "signatures": 1}));
+        assert_eq!(
+            health.describe(200),
+            json!({"active": true, "signatures": 1})
+        );
         assert_eq!(health.describe(100 + PAUSE_MS + STALE_MS)["active"], false);
         health.note_signature();
         assert_eq!(health.describe(200)["active"], false);

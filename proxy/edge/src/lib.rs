@@ -33,6 +33,7 @@ mod exchange;
 mod guard;
 mod handshake;
 pub mod harness;
+mod health;
 pub mod http;
 mod identity;
 mod latency;

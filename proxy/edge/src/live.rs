@@ -9,14 +9,15 @@ use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier}
 use rustls::sign::CertifiedKey;
 use webpki::EndEntityCert;
 
-use crate::certificates::Certificates;
+use crate::certificates::{Certificates, Fallback, Offered};
 use crate::config::{self, Config};
 use crate::error::StartError;
 use crate::guard::Guard;
+use crate::health::Health;
 use crate::http::routes::Pattern;
 use crate::identity::{ClientCas, read_certificates};
 use crate::shared::{Live, RoleLive};
-use crate::signer::{GuardKey, KeyKind};
+use crate::signer::{GuardKey, KeyKind, Part};
 use crate::tickets::{TicketKeys, Ticketer};
 
 /// What only edge has.
@@ -213,6 +214,26 @@ pub(crate) fn trust(
     }
     Ok(roots)
 }
+fn kind_of(algorithm: &str, place: &str) -> Result<KeyKind, StartError> {
+    KeyKind::parse(algorithm)
+        .ok_or_else(|| StartError::certificate(place, format!("unknown algorithm {algorithm}")))
+}
+
+fn build_fallback(
+    wanted: &config::Fallback,
+    guard: &Arc<Guard>,
+    health: Arc<Health>,
+    place: &str,
+) -> Result<Fallback, StartError> {
+    let place = format!("{place}, fallback");
+    let chain = read_certificates(&wanted.chain, &place)?;
+    let kind = kind_of(&wanted.algorithm, &place)?;
+    let key = GuardKey::new(Arc::clone(guard), wanted.key, kind, false)
+        .with_part(Part::StandIn(Arc::clone(&health)));
+    let key = Arc::new(CertifiedKey::new(chain, Arc::new(key)));
+    Ok(Fallback { key, kind, health })
+}
+
 
 fn build_certificates(
     listener: &config::Listener,
@@ -223,24 +244,26 @@ fn build_certificates(
     for (number, certificate) in listener.certificates.iter().enumerate() {
         let place = format!("{place}, certificate {number}");
         let chain = read_certificates(&certificate.chain, &place)?;
-        let kind = KeyKind::parse(&certificate.algorithm).ok_or_else(|| {
-            StartError::certificate(
-                &place,
-                format!("unknown algorithm {}", certificate.algorithm),
-            )
-        })?;
+        let kind = kind_of(&certificate.algorithm, &place)?;
         let leaf = chain
             .first()
             .ok_or_else(|| StartError::certificate(&place, "no leaf"))?;
         let leaf = EndEntityCert::try_from(leaf)
             .map_err(|error| StartError::certificate(&place, error))?;
         let names = leaf.valid_dns_names().map(str::to_owned).collect();
-        let key = GuardKey::new(Arc::clone(guard), certificate.key, kind, certificate.slow);
-        entries.push((
-            Arc::new(CertifiedKey::new(chain, Arc::new(key))),
+        let mut key = GuardKey::new(Arc::clone(guard), certificate.key, kind, certificate.slow);
+        let mut fallback = None;
+        if let Some(wanted) = &certificate.fallback {
+            let health = guard.health(certificate.key);
+            key = key.with_part(Part::Hardware(Arc::clone(&health)));
+            fallback = Some(build_fallback(wanted, guard, health, &place)?);
+        }
+        entries.push(Offered {
+            key: Arc::new(CertifiedKey::new(chain, Arc::new(key))),
             kind,
             names,
-        ));
+            fallback,
+        });
     }
     if entries.is_empty() {
         return Err(StartError::certificate(place, "no certificate"));

@@ -23,7 +23,7 @@ use crate::http::head::{empty_lines, find_end};
 use crate::live::Listener;
 use crate::reply::reply;
 use crate::shared::{Live, RoleLive};
-use crate::slow::{Refused, guard_error};
+use crate::slow::Refused;
 use crate::tls_stream::Broken;
 use crate::worker::{self, Admission, Worker};
 
@@ -319,7 +319,7 @@ async fn sign_elsewhere(
     let Some(outcome) = outcome else {
         return refuse(client, Count::GuardLate);
     };
-    if let Some(error) = outcome.error.as_ref().and_then(guard_error) {
+    if let Some(error) = outcome.guard_error() {
         guard::count(worker.counters(), error);
     }
     client.adopt(outcome)

@@ -1,14 +1,15 @@
 //! A private key that is somewhere else: rustls asks this for signatures, this asks guard.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, OtherError, SignatureAlgorithm, SignatureScheme};
 
 use crate::guard::{Guard, GuardError};
+use crate::health::{Health, is_unwell};
 use crate::latency::Latency;
-use crate::slow;
+use crate::{slow, sys};
 
 /// One of guard's keys.
 #[derive(Debug)]
@@ -18,7 +19,20 @@ pub(crate) struct GuardKey {
     kind: KeyKind,
     /// Workers do not wait for it.
     is_slow: bool,
+    part: Part,
     latency: Arc<Latency>,
+}
+
+/// What a key is to a certificate with a fallback.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Part {
+    /// Nothing: there is no fallback.
+    #[default]
+    Alone,
+    /// The key in hardware.
+    Hardware(Arc<Health>),
+    /// The one that signs in its place.
+    StandIn(Arc<Health>),
 }
 
 /// What a key can sign with.
@@ -71,7 +85,13 @@ impl GuardKey {
             key,
             kind,
             is_slow,
+            part: Part::Alone,
         }
+    }
+
+    /// The same with a fallback, or as one.
+    pub(crate) fn with_part(self, part: Part) -> Self {
+        Self { part, ..self }
     }
 }
 
@@ -87,6 +107,7 @@ impl SigningKey for GuardKey {
             key: self.key,
             scheme,
             is_slow: self.is_slow,
+            part: self.part.clone(),
             latency: Arc::clone(&self.latency),
         }))
     }
@@ -102,28 +123,54 @@ struct GuardSigner {
     key: u16,
     scheme: SignatureScheme,
     is_slow: bool,
+    part: Part,
     latency: Arc<Latency>,
+}
+
+impl GuardSigner {
+    /// What came of a signature: whose failure it is, where another key may sign.
+    fn judge(
+        &self,
+        signature: Result<Vec<u8>, GuardError>,
+        taken: Duration,
+    ) -> Result<Vec<u8>, GuardError> {
+        match (&self.part, signature) {
+            (Part::Hardware(health), Ok(signature)) => {
+                health.note_signature();
+                Ok(signature)
+            }
+            (Part::Hardware(health), Err(error)) if is_unwell(error) => {
+                let taken = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
+                health.note_failure(sys::coarse_ms(), taken);
+                Err(GuardError::Unwell)
+            }
+            (Part::StandIn(health), Ok(signature)) => {
+                health.note_stand_in();
+                Ok(signature)
+            }
+            (_, signature) => signature,
+        }
+    }
 }
 
 impl Signer for GuardSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        #[cfg(feature = "bench-key")]
-        if let Some(signature) = crate::bench_key::sign(self.scheme, message) {
-            return Ok(signature);
-        }
         let started = Instant::now();
-        let signature = if self.is_slow {
-            slow::sign(self.key, self.scheme, message)
-        } else {
-            self.guard.sign(self.key, self.scheme.into(), message)
+        let signature = match slow::sign(self.key, self.scheme, message) {
+            Some(signature) => signature,
+            None if self.is_slow => return Err(failed(GuardError::Slow(self.key))),
+            None => self.guard.sign(self.key, self.scheme.into(), message),
         };
-        if !matches!(signature, Err(GuardError::Slow(_))) {
-            self.latency.note(started.elapsed(), signature.is_ok());
-        }
-        signature.map_err(|error| Error::Other(OtherError(Arc::new(error))))
+        let taken = started.elapsed();
+        self.latency.note(taken, signature.is_ok());
+        self.judge(signature, taken).map_err(failed)
     }
 
     fn scheme(&self) -> SignatureScheme {
         self.scheme
     }
+}
+
+fn failed(error: GuardError) -> Error {
+    Error::Other(OtherError(Arc::new(error)))
 }

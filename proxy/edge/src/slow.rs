@@ -91,16 +91,21 @@ thread_local! {
     static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
 }
 
-/// Sign here, if this is one of the threads; else [`GuardError::Slow`] names the key for [`SlowSigner::enter`].
+/// Sign here, if this is one of the threads.
 pub(crate) fn sign(
     key: u16,
     scheme: SignatureScheme,
     message: &[u8],
-) -> Result<Vec<u8>, GuardError> {
-    OWN.with_borrow(|own| match own {
-        Some(own) => own.guard.sign_slowly(own.link, key, scheme.into(), message),
-        None => Err(GuardError::Slow(key)),
+) -> Option<Result<Vec<u8>, GuardError>> {
+    OWN.with_borrow(|own| {
+        let Own { guard, link } = own.as_ref()?;
+        Some(guard.sign_slowly(*link, key, scheme.into(), message))
     })
+}
+
+/// Whether this is one of the threads.
+pub(crate) fn may_wait() -> bool {
+    OWN.with_borrow(Option::is_some)
 }
 
 /// The key that a worker must not ask itself.
@@ -185,11 +190,12 @@ impl SlowSigner {
         loop {
             let job = self.take();
             let key = job.unsigned.key;
-            let outcome = handshake::replay(job.config, job.unsigned);
-            let is_late = outcome
-                .error
-                .as_ref()
-                .is_some_and(|error| guard_error(error) == Some(GuardError::Late));
+            let mut outcome = handshake::replay(Arc::clone(&job.config), &job.unsigned);
+            if outcome.guard_error() == Some(GuardError::Unwell) {
+                // The certificate is chosen anew, and is the fallback's now.
+                outcome = handshake::replay(job.config, &job.unsigned);
+            }
+            let is_late = outcome.guard_error() == Some(GuardError::Late);
             self.lock().finish(key, is_late, sys::coarse_ms());
             self.changed.notify_all();
             // A client that has gone needs no answer.
