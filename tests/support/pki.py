@@ -52,10 +52,12 @@ class Authority:
 
 
 def new_key(kind: str) -> PrivateKey:
-    """A key of kind p256, rsa or ed25519."""
+    """A key of kind p256, p384, rsa or ed25519."""
     if kind == "rsa":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return ec.generate_private_key(ec.SECP256R1()) if kind == "p256" else ed25519.Ed25519PrivateKey.generate()
+    if kind == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    return ec.generate_private_key({"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}[kind])
 
 
 def pem(key: PrivateKey) -> bytes:

@@ -6,13 +6,14 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,9 +41,13 @@ def is_running(pid: int) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port that nobody uses, below those that the kernel gives to connections: it stays free until it is used."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, lowest)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 def unlatch(
@@ -134,17 +139,23 @@ class Running:
 
 
 class Proxy(Running):
-    """`unlatch serve` with one TLS listener."""
+    """`unlatch serve` with one TLS listener; `through` is a command that becomes it."""
 
     def __init__(
-        self, folder: Path, config: str, *, name: str = "proxy", extra: dict[str, str] | None = None
+        self,
+        folder: Path,
+        config: str,
+        *,
+        name: str = "proxy",
+        extra: dict[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> None:
         self.port = free_port()
         self.health = free_port()
         path = folder / f"{name}.yaml"
         path.write_text(config.replace("@port@", str(self.port)).replace("@health@", str(self.health)))
         self.config = path
-        super().__init__([*UNLATCH, "serve", "-c", str(path)], folder=folder, name=name, extra=extra)
+        super().__init__([*through, *UNLATCH, "serve", "-c", str(path)], folder=folder, name=name, extra=extra)
 
     def pid(self, role: str) -> int:
         """The process that plays a role now."""

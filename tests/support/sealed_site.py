@@ -12,7 +12,7 @@ from support.pki import Authority, new_key, pem
 from support.product import unlatch
 
 TOKEN = "tok-4f6b1d0c-1a2b-4c3d-8e9f-a0b1c2d3e4f5"
-KINDS = ("p256", "rsa", "ed25519")
+KINDS = ("p256", "rsa", "ed25519", "p384")
 
 CONFIG = """\
 unlock: {bundle: pay.jwe, gates: [@gate@], wait: 60s}
@@ -22,6 +22,7 @@ listeners:
       - {chain: p256.pem, key: "sealed:p256"}
       - {chain: rsa.pem, key: "sealed:rsa"}
       - {chain: ed25519.pem, key: "sealed:ed25519"}
+      - {chain: p384.pem, key: "sealed:p384"}
 routes:
   - match: {path: /psp/*}
     upstream: psp
@@ -73,7 +74,7 @@ class TokenTaker:
         context.load_cert_chain(chain, key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
