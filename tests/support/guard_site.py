@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from support.guard_client import (
     ECDSA_P256,
     ECDSA_P384,
@@ -71,7 +70,9 @@ class GuardSite:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.keys: dict[str, PrivateKey] = {kind: new_key(kind) for kind in ("p256", "rsa", "ed25519", "p384")}
+        self.keys: dict[str, PrivateKey] = {
+            kind: new_key(kind) for kind in ("p256", "rsa", "ed25519", "p384")
+        }
         self.tokens = {name: base64.b64encode(os.urandom(30)).decode() for name in TOKENS}
         self.content_key = os.urandom(32)
         for name, key in self.keys.items():
