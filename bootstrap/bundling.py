@@ -20,16 +20,17 @@ class Ingredient:
     """One secret of a bundle to be."""
 
     name: str
-    kind: Literal["key", "generated key", "token", "pin"]
+    kind: Literal["key", "generated key", "token", "pin", "ticket-secret"]
     source: str
-    """A file for a key; an algorithm for a generated one; "", "@FILE" or "fd:N" for a token or PIN."""
+    """A file for a key; an algorithm for a generated one; "", "@FILE" or "fd:N" for a token or PIN; the first hour
+    since 1970 for a ticket secret."""
     rules: Mapping[str, object] | None
     """The sealed `use`; None is unbound."""
 
     @property
     def label(self) -> str:
         """The kind as the bundle names it."""
-        return self.kind if self.kind in ("token", "pin") else "private-key"
+        return self.kind if self.kind in ("token", "pin", "ticket-secret") else "private-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ def _add(writer: BundleWriter, one: Ingredient) -> bytes | None:
             if rules is None:
                 raise UsageError("a PIN needs its hardware", hint="name it with --hardware URI")
             writer.add_pin(one.name, _typed(one), rules)
+        case "ticket-secret":
+            writer.generate_ticket_secret(one.name, int(one.source))
         case "generated key":
             if rules is None:
                 raise UsageError(

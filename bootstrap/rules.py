@@ -17,9 +17,22 @@ from unlatch.errors import ConfigError
 CALLERS_HINT = "say who may use the token: --caller anyone, a network, uid=1000, or ca=FILE,san=NAME"
 
 
-def key_rules(names: Iterable[str]) -> dict[str, object]:
-    """Give the rules of a server key that renews its own certificate."""
-    return {"names": [name.lower() for name in names], "roles": ["server", "csr"]}
+TICKET_RULES: dict[str, object] = {"mode": "per-node"}
+"""The one rule that there is for a ticket secret: a node gets its own keys, guard opens the others' tickets."""
+
+
+def key_rules(names: Iterable[str], roles: Iterable[str] = ()) -> dict[str, object]:
+    """Give the rules of a key; without roles, of a server's that renews its own certificate."""
+    rules: dict[str, object] = {"roles": list(roles) or ["server", "csr"]}
+    named = [name.lower() for name in names]
+    return {"names": named} | rules if named else rules
+
+
+def jwt_rules(
+    names: Iterable[str], claims: Mapping[str, object], destination: Mapping[str, object]
+) -> dict[str, object]:
+    """Give the rules of a key that signs JWTs for requests to one upstream; names are for a request's sake."""
+    return key_rules(names, ["jwt"]) | {"jwt": {**claims, "for": dict(destination)}}
 
 
 def pin_rules(hardware: str) -> dict[str, object]:
@@ -46,8 +59,11 @@ def token_rules(
     paths: Iterable[str] = (),
     header: str = "Authorization",
     scheme: str = "bearer",
+    sign: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Give a token's rules from flags; absent methods, paths and CAs set no limit.
+
+    With `sign` the token is a key: what guard computes from it goes out, itself never.
 
     Raises:
         ConfigError: a flag does not make sense.
@@ -61,6 +77,7 @@ def token_rules(
     rules |= {"ca": digests} if digests else {}
     rules |= {"methods": [method.upper() for method in methods]} if methods else {}
     rules |= {"paths": list(paths)} if paths else {}
+    rules |= {"sign": dict(sign)} if sign is not None else {}
     if not rules["callers"]:
         raise ConfigError("a token needs at least one caller", hint=CALLERS_HINT)
     return rules
@@ -74,6 +91,9 @@ def read_rules(rules: Mapping[str, object], *, folder: Path) -> dict[str, object
         folder: what relative names start from.
     """
     taken = dict(rules)
+    jwt = taken.get("jwt")
+    if isinstance(jwt, dict) and isinstance(jwt.get("for"), dict):
+        taken["jwt"] = jwt | {"for": read_rules(jwt["for"], folder=folder)}
     if "ca" in taken:
         cas = taken["ca"] if isinstance(taken["ca"], list) else [taken["ca"]]
         taken["ca"] = [digest for ca in cas for digest in _ca(str(ca), folder)]

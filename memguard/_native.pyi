@@ -123,6 +123,10 @@ class BundleWriter:
         """Make "ecdsa-p256", "ed25519" or "rsa-2048"/"rsa-3072"/"rsa-4096"; gives a CSR (PEM) for the rules' `names`."""
     def add_token(self, name: str, value: Secret, rules: bytes | None, /) -> None:
         """Text without control characters, at most 64 KiB."""
+    def generate_ticket_secret(self, name: str, epoch: int, /) -> None:
+        """Make a chain of session ticket keys that begins at this hour since 1970. Its one rule: every node its own keys."""
+    def add_hardware_key(self, name: str, spki_sha256: bytes, rules: bytes, /) -> None:
+        """The rules of a key in hardware, named by SHA-256 of its SubjectPublicKeyInfo."""
     def add_pin(self, name: str, value: Secret, rules: bytes, /) -> None:
         """The PIN of a token (hardware), 1 to 255 bytes of text; the rules name the `hardware`."""
     def finish(self, sealers: list[str], /) -> Secret:

@@ -157,11 +157,19 @@ class Route(Section):
     inject: Inject | None = None
 
 
+class ClientCertificate(Section):
+    """What egress shows to an upstream that asks who it is, over TLS 1.3; guard signs."""
+
+    chain: Path
+    key: SealedName = Field(description="sealed:NAME of a key with the role client")
+
+
 class UpstreamTls(Section):
     """Speak TLS to the upstream and verify this name."""
 
     name: str
     ca: Path | None = None
+    client: ClientCertificate | None = None
 
 
 class Upstream(Section):
@@ -197,6 +205,30 @@ class Limits(Section):
         ge=1,
         le=MAX_SLOW_SIGNATURES,
         description="handshakes that may be with keys in hardware at once; 256 more wait, the next is refused",
+    )
+    signed_body_bytes: Size = Field(
+        default=1 << 20,
+        ge=0,
+        le=1 << 24,
+        validate_default=False,
+        description="longest body that is held back so that a signature can cover it",
+    )
+
+
+class Tickets(Section):
+    """How sessions are resumed."""
+
+    secret: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="sealed ticket secret that a fleet shares; without it tickets end with guard",
+    )
+    epoch: Duration = Field(
+        default=3600.0,
+        validate_default=False,
+        ge=10,
+        le=86400,
+        description="how long one ticket key is used, in whole seconds; tickets live so long, at most twice",
     )
 
 
@@ -273,6 +305,7 @@ class Config(Section):
     upstreams: dict[str, Upstream]
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    tickets: Tickets = Tickets()
     workers: int | None = Field(default=None, ge=1, le=16, description="default: one per processor")
     access_log: bool = True
     admin: Admin = Admin()
@@ -297,8 +330,9 @@ class Config(Section):
                 raise ValueError(
                     f"{where}.inject: a token goes over TLS only; give upstream {route.upstream!r} a tls section"
                 )
-            if route.inject is None and tls is not None:
+            if route.inject is None and tls is not None and tls.client is None:
                 raise ValueError(
-                    f"{where}: upstream {route.upstream!r} speaks TLS, which this version does for inject routes only"
+                    f"{where}: upstream {route.upstream!r} speaks TLS, which this version does for inject routes "
+                    "and with client certificates only"
                 )
         return self

@@ -27,7 +27,7 @@ from unlatch.proxy.keys_report import describe as describe_keys
 from unlatch.proxy.log import log
 from unlatch.proxy.notify import notify
 from unlatch.proxy.unlocking import Outcome, unlock
-from unlatch.proxy.wiring import KeyInfo, RouteIds, Wiring, read_wiring
+from unlatch.proxy.wiring import Granted, RouteIds, Wiring, read_wiring
 from unlatch.proxy.workers import Workers
 
 # Exit codes after which asking again may help (docs/operations.md).
@@ -52,7 +52,7 @@ class Supervisor:
         self._workers = Workers(self._door, count=count, users=self._users)
         self._custodians = Custodians([], pins={})
         self._guard: Guard | None = None
-        self._keys: dict[str, KeyInfo] = {}
+        self._granted = Granted()
         self._served_once = False
         self._reason: str | None = None
         self._ask = asyncio.Event()
@@ -183,7 +183,7 @@ class Supervisor:
         self._custodians = Custodians(self._wiring.custodians, pins=self._wiring.pins)
         await self._custodians.start(self._guard)
         await self._configure(self._wiring)
-        await self._workers.start(self._guard, self._wiring, self._keys)
+        await self._workers.start(self._guard, self._wiring, self._granted)
         self._door.open()
         self._served_once = True
         self._set_state("serving", addresses=self.addresses)
@@ -195,10 +195,7 @@ class Supervisor:
             answer = await self._guard.control.configure(wiring.guard)
         except ConfigError as error:
             raise type(error)(f"{error} [{wiring.loaded.path.name}]", hint=error.hint) from error
-        self._keys = {
-            entry["name"]: KeyInfo(id=entry["id"], name=entry["name"], algorithm=entry["algorithm"])
-            for entry in answer["keys"]
-        }
+        self._granted = Granted.parse(answer)
         for warning in answer.get("warnings", []):
             log("warning", message=warning)
 
@@ -247,7 +244,7 @@ class Supervisor:
             async with self._changing:
                 assert self._guard
                 try:
-                    await self._workers.restart(role, self._guard, self._wiring, self._keys)
+                    await self._workers.restart(role, self._guard, self._wiring, self._granted)
                 except UnlatchError as error:
                     # Guard still holds what a person opened: trying again asks nobody.
                     log("failed", message=str(error), hint=error.hint)
@@ -300,7 +297,7 @@ class Supervisor:
             try:
                 await self._guard.settings(after.guard)
                 await self._configure(wiring)
-                await self._workers.reload(self._wiring, wiring, self._keys)
+                await self._workers.reload(self._wiring, wiring, self._granted)
             except UnlatchError:
                 await self._guard.settings(before.guard)
                 await self._configure(self._wiring)
@@ -325,7 +322,7 @@ class Supervisor:
                 children["guard"] |= await self._guard.control.status()
                 edge = await self._workers.edge_status()
                 children.get("edge", {})["counters"] = edge
-                keys = list(describe_keys(self._keys.values(), edge=edge, guard=children["guard"]))
+                keys = list(describe_keys(self._granted.keys.values(), edge=edge, guard=children["guard"]))
         failure = None
         if self.failure is not None:
             failure = {"code": self.failure.code, "message": self.failure.message, "hint": self.failure.hint}

@@ -23,6 +23,36 @@ class KeyInfo:
     algorithm: str
 
 
+@dataclass(frozen=True, slots=True)
+class RouteInfo:
+    """What guard says of an inject route: how egress gets its headers, and which nobody else may set."""
+
+    ask: str
+    headers: list[str]
+    body: str
+    covers: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Guard's answer to a configuration."""
+
+    keys: dict[str, KeyInfo] = field(default_factory=dict)
+    """By name."""
+    routes: dict[int, RouteInfo] = field(default_factory=dict)
+    """By number."""
+
+    @classmethod
+    def parse(cls, answer: dict[str, Any]) -> Granted:
+        """Read the reply to configure."""
+        keys = [KeyInfo(entry["id"], entry["name"], entry["algorithm"]) for entry in answer["keys"]]
+        routes = {
+            entry["id"]: RouteInfo(entry["ask"], entry["headers"], entry["body"], entry["covers"])
+            for entry in answer["routes"]
+        }
+        return cls({key.name: key for key in keys}, routes)
+
+
 @dataclass(slots=True)
 class RouteIds:
     """Numbers of inject routes: the same content keeps its number over reloads, new content never reuses one."""
@@ -42,6 +72,8 @@ class Wiring:
     loaded: LoadedConfig
     chains: dict[str, str]
     guard: dict[str, Any]
+    routes: dict[int, int] = field(default_factory=dict)
+    """Routes that lead to egress: position in the configuration to number."""
     custodians: list[dict[str, Any]] = field(default_factory=list)
     """What each custodian is started with."""
 
@@ -53,22 +85,27 @@ class Wiring:
 
     @property
     def needs_egress(self) -> bool:
-        """Whether any route carries a token."""
-        return bool(self.guard["inject"])
+        """Whether any route carries a token or shows a client certificate."""
+        return bool(self.routes)
 
-    def key_ids(self, keys: dict[str, KeyInfo]) -> list[int]:
+    @property
+    def key_names(self) -> set[str]:
+        """The keys of listeners."""
+        return {entry["key"] for entry in self.guard["certificates"]}
+
+    def key_ids(self, granted: Granted) -> list[int]:
         """What the edge's sockets may sign with."""
-        return sorted({keys[entry["key"]].id for entry in self.guard["certificates"]})
+        return sorted({granted.keys[name].id for name in self.key_names})
 
-    def slow_key_ids(self, keys: dict[str, KeyInfo]) -> list[int]:
+    def slow_key_ids(self, granted: Granted) -> list[int]:
         """Those of them that sign in milliseconds."""
-        listeners = self.edge(keys)["listeners"]
+        listeners = self.edge(granted)["listeners"]
         entries = [entry for listener in listeners for entry in listener["certificates"]]
         return sorted({entry["key"] for entry in entries if entry.get("slow")})
 
-    def edge(self, keys: dict[str, KeyInfo]) -> dict[str, Any]:
+    def edge(self, granted: Granted) -> dict[str, Any]:
         """Everything of edge's configuration but descriptors."""
-        config = self.loaded.config
+        config, keys = self.loaded.config, granted.keys
         listeners = []
         for number, listener in enumerate(config.listeners):
             certificates = [
@@ -92,55 +129,67 @@ class Wiring:
         return {
             "role": "edge",
             "listeners": listeners,
-            "routes": [self._edge_route(number, route) for number, route in enumerate(config.routes)],
+            "routes": [
+                self._edge_route(number, route, granted) for number, route in enumerate(config.routes)
+            ],
             "upstreams": {
                 name: {"servers": list(upstream.servers), "tls": None}
                 for name, upstream in config.upstreams.items()
             },
             "timeouts_ms": _milliseconds(config.timeouts.model_dump(exclude={"drain"})),
-            "limits": config.limits.model_dump(exclude={"signatures"}),
+            "limits": config.limits.model_dump(exclude={"signatures", "signed_body_bytes"}),
             "access_log": config.access_log,
         }
 
-    def egress(self) -> dict[str, Any]:
+    def egress(self, granted: Granted) -> dict[str, Any]:
         """Everything of egress's configuration but descriptors."""
         config = self.loaded.config
-        numbers = {entry["where"]: entry["id"] for entry in self.guard["inject"]}
-        routes, upstreams = [], {}
-        for number, route in enumerate(config.routes):
-            if route.inject is None:
-                continue
-            inject = route.inject
-            routes.append(
-                {
-                    "id": numbers[f"routes[{number}].inject"],
-                    "upstream": route.upstream,
-                    "header": inject.header,
-                    "scheme": inject.scheme,
-                }
-            )
-            upstream = config.upstreams[route.upstream]
-            assert upstream.tls is not None
-            ca = None
-            if upstream.tls.ca is not None:
-                ca = self.loaded.read(upstream.tls.ca, place=f"upstreams.{route.upstream}.tls.ca").decode()
-            upstreams[route.upstream] = {
-                "servers": list(upstream.servers),
-                "tls": {"name": upstream.tls.name, "ca": ca},
-            }
+        names = {config.routes[number].upstream for number in self.routes}
         timeouts = config.timeouts.model_dump(include={"connect", "response", "body"})
         return {
             "role": "egress",
-            "routes": routes,
-            "upstreams": upstreams,
+            "routes": [self._egress_route(number, granted) for number in self.routes],
+            "upstreams": {name: self._tls_upstream(name, granted) for name in sorted(names)},
             "timeouts_ms": _milliseconds(timeouts),
+            "limits": config.limits.model_dump(include={"signed_body_bytes"}),
         }
 
-    def _edge_route(self, number: int, route: Route) -> dict[str, Any]:
-        numbers = {entry["where"]: entry["id"] for entry in self.guard["inject"]}
-        inject = None
-        if route.inject is not None:
-            inject = {"id": numbers[f"routes[{number}].inject"], "header": route.inject.header}
+    def _egress_route(self, number: int, granted: Granted) -> dict[str, Any]:
+        route, number = self.loaded.config.routes[number], self.routes[number]
+        if route.inject is None:
+            return {"id": number, "upstream": route.upstream, "ask": "nothing"}
+        info = granted.routes[number]
+        return {
+            "id": number,
+            "upstream": route.upstream,
+            "header": route.inject.header,
+            "scheme": route.inject.scheme,
+            "ask": info.ask,
+            "others": _others(info, route.inject),
+            "body": info.body,
+            "covers": info.covers,
+        }
+
+    def _tls_upstream(self, name: str, granted: Granted) -> dict[str, Any]:
+        upstream = self.loaded.config.upstreams[name]
+        assert upstream.tls is not None
+        ca, client = None, None
+        if upstream.tls.ca is not None:
+            ca = self.loaded.read(upstream.tls.ca, place=f"upstreams.{name}.tls.ca").decode()
+        if upstream.tls.client is not None:
+            key = granted.keys[upstream.tls.client.key.removeprefix("sealed:")]
+            chain = self.chains[str(upstream.tls.client.chain)]
+            client = {"chain": chain, "key": key.id, "algorithm": key.algorithm}
+        tls = {"name": upstream.tls.name, "ca": ca, "client": client}
+        return {"servers": list(upstream.servers), "tls": tls}
+
+    def _edge_route(self, number: int, route: Route, granted: Granted) -> dict[str, Any]:
+        inject: dict[str, Any] | None = None
+        if number in self.routes:
+            inject = {"id": self.routes[number]}
+            if route.inject is not None:
+                info = granted.routes[self.routes[number]]
+                inject |= {"header": route.inject.header, "others": _others(info, route.inject)}
         return {
             "listener": route.match.listener,
             "host": route.match.host,
@@ -149,6 +198,10 @@ class Wiring:
             "strip_prefix": route.strip_prefix,
             "inject": inject,
         }
+
+
+def _others(info: RouteInfo, inject: Inject) -> list[str]:
+    return [name for name in info.headers if name != inject.header.lower()]
 
 
 def read_wiring(loaded: LoadedConfig, ids: RouteIds) -> Wiring:
@@ -164,14 +217,45 @@ def read_wiring(loaded: LoadedConfig, ids: RouteIds) -> Wiring:
             certificates.append(
                 {"where": where, "key": certificate.key.removeprefix("sealed:"), "spki": spki, "names": names}
             )
-    inject = [
-        entry
-        for number, route in enumerate(loaded.config.routes)
-        if route.inject is not None
-        for entry in [_inject(loaded, number, route, route.inject, ids)]
-    ]
-    guard = {"certificates": certificates, "inject": inject, "unbound": loaded.config.unlock.unbound}
-    return Wiring(loaded=loaded, chains=chains, guard=guard, custodians=_custodians(loaded))
+    routes, inject = _routes(loaded, ids)
+    tickets = loaded.config.tickets.secret
+    guard = {
+        "certificates": certificates,
+        "clients": _clients(loaded, chains),
+        "inject": inject,
+        "unbound": loaded.config.unlock.unbound,
+        "tickets": None if tickets is None else {"where": "tickets", "secret": tickets},
+    }
+    return Wiring(loaded, chains, guard, routes, _custodians(loaded))
+
+
+def _routes(loaded: LoadedConfig, ids: RouteIds) -> tuple[dict[int, int], list[dict[str, Any]]]:
+    """Numbers of the routes that lead to egress, and what guard must check of those that inject."""
+    routes: dict[int, int] = {}
+    inject = []
+    for number, route in enumerate(loaded.config.routes):
+        if route.inject is not None:
+            entry = _inject(loaded, number, route, route.inject, ids)
+            inject.append(entry)
+            routes[number] = entry["id"]
+        elif loaded.config.upstreams[route.upstream].tls is not None:
+            routes[number] = ids.number({"upstream": route.upstream})
+    return routes, inject
+
+
+def _clients(loaded: LoadedConfig, chains: dict[str, str]) -> list[dict[str, Any]]:
+    """The certificates that egress shows; their chains are noted."""
+    claims = []
+    for name, upstream in loaded.config.upstreams.items():
+        if upstream.tls is None or upstream.tls.client is None:
+            continue
+        client, where = upstream.tls.client, f"upstreams.{name}.tls.client"
+        pem = loaded.read(client.chain, place=f"{where}.chain")
+        spki, names = _leaf(pem, loaded, place=f"{where}.chain", name=str(client.chain))
+        chains[str(client.chain)] = pem.decode()
+        key = client.key.removeprefix("sealed:")
+        claims.append({"where": where, "key": key, "spki": spki, "names": names})
+    return claims
 
 
 def _custodians(loaded: LoadedConfig) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from unlatch.proxy.door import Door
 from unlatch.proxy.guard_process import Guard
 from unlatch.proxy.log import log
 from unlatch.proxy.users import Identity
-from unlatch.proxy.wiring import KeyInfo, Wiring
+from unlatch.proxy.wiring import Granted, Wiring
 
 
 class Workers:
@@ -34,22 +34,22 @@ class Workers:
         self._sockets: dict[str, list[socket.socket]] = {"edge": [], "slow": [], "egress": []}
         self._between: socket.socket | None = None
 
-    async def start(self, guard: Guard, wiring: Wiring, keys: dict[str, KeyInfo]) -> None:
+    async def start(self, guard: Guard, wiring: Wiring, granted: Granted) -> None:
         """Start egress, if a route needs it, then edge, which is ready when this returns."""
         if wiring.needs_egress:
-            await self._start_egress(guard, wiring)
-        await self._start_edge(guard, wiring, keys)
+            await self._start_egress(guard, wiring, granted)
+        await self._start_edge(guard, wiring, granted)
 
-    async def restart(self, role: str, guard: Guard, wiring: Wiring, keys: dict[str, KeyInfo]) -> None:
+    async def restart(self, role: str, guard: Guard, wiring: Wiring, granted: Granted) -> None:
         """Start one of them again, which has ended."""
         await self._children[role].kill()
         # Guard serves a bounded number of sockets: those of the dead go first.
         for kind in ("edge", "slow") if role == "edge" else ("egress",):
             self._replace_sockets(kind, [])
         if role == "edge":
-            await self._start_edge(guard, wiring, keys)
+            await self._start_edge(guard, wiring, granted)
         else:
-            await self._start_egress(guard, wiring)
+            await self._start_egress(guard, wiring, granted)
 
     async def ended(self, role: str) -> int:
         """Wait for the end of one; gives its status. One that was never started has no end."""
@@ -59,25 +59,26 @@ class Workers:
             raise AssertionError
         return await child.process.wait()
 
-    async def reload(self, before: Wiring, after: Wiring, keys: dict[str, KeyInfo]) -> None:
+    async def reload(self, before: Wiring, after: Wiring, granted: Granted) -> None:
         """Hand over another configuration that guard has taken already.
 
         Raises:
             ConfigError: it needs what only a start can give, or one of them refuses it.
         """
-        if not set(after.key_ids(keys)) <= set(before.key_ids(keys)):
+        if not after.key_names <= before.key_names:
             raise ConfigError(
                 "a key that this start did not use cannot be added by reload",
                 hint="restart the proxy to use it",
             )
         if after.needs_egress != before.needs_egress:
             raise ConfigError(
-                "the first or last inject route cannot come or go by reload", hint="restart the proxy"
+                "the first or last route to egress cannot come or go by reload", hint="restart the proxy"
             )
         if after.needs_egress:
             (one,) = self._sockets["egress"]
-            await self._children["egress"].reload(after.egress() | {"guard": [one.fileno()], "edge": None})
-        await self._children["edge"].reload(self._edge_config(after, keys))
+            config = after.egress(granted) | {"guard": [one.fileno()], "edge": None}
+            await self._children["egress"].reload(config)
+        await self._children["edge"].reload(self._edge_config(after, granted))
 
     async def end(self, drain: float) -> None:
         """End both; edge may finish its requests first, in so many seconds."""
@@ -106,15 +107,15 @@ class Workers:
         except (KeyError, UnlatchError):
             return {}
 
-    async def _start_edge(self, guard: Guard, wiring: Wiring, keys: dict[str, KeyInfo]) -> None:
+    async def _start_edge(self, guard: Guard, wiring: Wiring, granted: Granted) -> None:
         rights = {
             "node": self._node,
-            "keys": wiring.key_ids(keys),
+            "keys": wiring.key_ids(granted),
             "rate": wiring.loaded.config.limits.signatures,
         }
         sockets = [await guard.worker_socket("edge", **rights) for _ in range(self._count)]
         self._replace_sockets("edge", sockets)
-        slow_keys = wiring.slow_key_ids(keys)
+        slow_keys = wiring.slow_key_ids(granted)
         # As many as limits.slow_signatures may ever name, so that a reload can change it.
         count = MAX_SLOW_SIGNATURES if slow_keys else 0
         slow = [await guard.worker_socket("edge", **rights | {"keys": slow_keys}) for _ in range(count)]
@@ -129,15 +130,15 @@ class Workers:
         given = [*sockets, *slow, *listening] + ([edge_end] if edge_end else [])
         child = await Child.start(
             "edge",
-            self._edge_config(wiring, keys),
+            self._edge_config(wiring, granted),
             [one.fileno() for one in given],
             user=self._users.get("edge"),
         )
         self._children["edge"] = child
         log("edge started", pid=child.process.pid)
 
-    def _edge_config(self, wiring: Wiring, keys: dict[str, KeyInfo]) -> dict[str, Any]:
-        config = wiring.edge(keys)
+    def _edge_config(self, wiring: Wiring, granted: Granted) -> dict[str, Any]:
+        config = wiring.edge(granted)
         for listener in config["listeners"]:
             listener["sockets"] = [one.fileno() for one in self._door.sockets[listener["name"]]]
         return config | {
@@ -148,12 +149,12 @@ class Workers:
             "egress": self._between.fileno() if self._between else None,
         }
 
-    async def _start_egress(self, guard: Guard, wiring: Wiring) -> None:
+    async def _start_egress(self, guard: Guard, wiring: Wiring, granted: Granted) -> None:
         one = await guard.worker_socket("egress")
         self._replace_sockets("egress", [one])
         edge_end, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with egress_end:
-            config = wiring.egress() | {"guard": [one.fileno()], "edge": egress_end.fileno()}
+            config = wiring.egress(granted) | {"guard": [one.fileno()], "edge": egress_end.fileno()}
             given = [one.fileno(), egress_end.fileno()]
             child = await Child.start("egress", config, given, user=self._users.get("egress"))
         self._children["egress"] = child

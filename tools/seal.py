@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from unlatch.bootstrap.policy import Rule
     from unlatch.bootstrap.seal import Target
 
-DEFAULT_ALGORITHM = "ecdsa-p256"
 MAX_POLICY_BYTES = 1 << 20
 
 
@@ -35,10 +35,11 @@ def command(**given: Any) -> None:
     from unlatch.bootstrap import bundling, files
     from unlatch.bootstrap.pins.hardware import Hardware
     from unlatch.bootstrap.seal import encrypt
+    from unlatch.tools import seal_rules
 
     chosen = Options(**given)
     files.refuse_existing(chosen.out, force=chosen.force)
-    ingredients = _ingredients(chosen)
+    ingredients = seal_rules.ingredients(chosen, now=time.time())
     target = _target(chosen)
     batch = bundling.mix(ingredients)
     extra = {"cty": "application/unlatch+json", "unlatch": _labels(chosen, ingredients, batch, target)}
@@ -142,110 +143,6 @@ def _acceptor(trusted: str | None) -> Callable[[str, Advertisement], str]:
         return "context" if context.trust == "pinned" else "first-use"
 
     return accept
-
-
-def _ingredients(options: Options) -> list[Ingredient]:
-    from unlatch.bootstrap.bundling import Ingredient
-
-    rules_of = _rules(options)
-    found: list[Ingredient] = []
-    for text in options.keys:
-        name, separator, file = text.partition("=")
-        if not separator or not file:
-            raise UsageError(f"--key {text}: expected NAME=FILE", hint="--key tls=/path/to/key.pem")
-        found.append(Ingredient(name, "key", file, rules_of(name, "key")))
-    for text in options.generate:
-        name, _, algorithm = text.partition(":")
-        found.append(Ingredient(name, "generated key", algorithm or DEFAULT_ALGORITHM, rules_of(name, "key")))
-    for text in options.tokens:
-        name, source = _never_typed("token", text)
-        found.append(Ingredient(name, "token", source, rules_of(name, "token")))
-    for text in options.pins:
-        name, source = _never_typed("pin", text)
-        found.append(Ingredient(name, "pin", source, rules_of(name, "pin")))
-    if not found:
-        raise UsageError(
-            "nothing to seal", hint="--key NAME=FILE, --generate NAME, --token NAME or --pin NAME"
-        )
-    return found
-
-
-def _never_typed(kind: str, text: str) -> tuple[str, str]:
-    """Name and source of a secret that a command line names but never holds."""
-    name, separator, source = text.partition("=")
-    if separator and not source.startswith(("@", "fd:")):
-        raise UsageError(
-            f"--{kind} {name}=…: a {kind} is never written on a command line",
-            hint=f"every user of this machine could read it: change it, then --{kind} {name} asks, {name}=@FILE reads",
-        )
-    return name, source
-
-
-def _rules(options: Options) -> Callable[[str, str], Mapping[str, object] | None]:
-    from unlatch.bootstrap import rules
-
-    from_file = _rules_file(options.use_file)
-    unknown = from_file.keys() - {text.partition("=")[0].partition(":")[0] for text in _all_names(options)}
-    if unknown:
-        raise UsageError(
-            f"--use names {', '.join(sorted(unknown))}, which is not sealed here",
-            hint="every secret in that file must be given with --key, --generate, --token or --pin",
-        )
-
-    def rules_of(name: str, kind: str) -> Mapping[str, object] | None:
-        if name in from_file:
-            return from_file[name]
-        if kind == "pin":
-            if options.hardware is None:
-                raise UsageError(
-                    f"{name} has no sealed rules", hint="say which token the PIN is for: --hardware URI"
-                )
-            return rules.pin_rules(options.hardware)
-        if kind == "key" and options.names:
-            return rules.key_rules(options.names.split(","))
-        if kind == "token" and options.upstream:
-            return rules.token_rules(
-                upstream=options.upstream,
-                callers=options.callers,
-                ca_files=options.cas,
-                methods=options.methods,
-                paths=options.paths,
-                header=options.header,
-                scheme=options.scheme,
-            )
-        if options.unbound:
-            return None
-        missing = "--names A,B" if kind == "key" else "--upstream URL with --caller WHO"
-        raise UsageError(
-            f"{name} has no sealed rules", hint=f"give {missing}, a file with --use, or say --unbound"
-        )
-
-    ruled = [text for text in options.tokens if text.partition("=")[0] not in from_file]
-    if options.upstream and len(ruled) != 1:
-        raise UsageError(
-            "the flags for rules are for one token", hint="give rules per secret in a file with --use"
-        )
-    return rules_of
-
-
-def _all_names(options: Options) -> list[str]:
-    return [*options.keys, *options.generate, *options.tokens, *options.pins]
-
-
-def _rules_file(path: Path | None) -> dict[str, dict[str, object]]:
-    from unlatch.bootstrap import rules
-
-    if path is None:
-        return {}
-    import yaml
-
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the rules: {path}") from error
-    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
-        raise ConfigError(f"{path} is no mapping from secrets to rules", hint="tls: {names: [pay.example]}")
-    return {str(name): rules.read_rules(one, folder=path.parent) for name, one in value.items()}
 
 
 def _labels(

@@ -54,6 +54,13 @@ WHAT = [
     ),
     click.option("--names", metavar="A,B", help="Hosts that the keys may serve."),
     click.option(
+        "--role",
+        "roles",
+        multiple=True,
+        type=click.Choice(["server", "csr", "client"]),
+        help="What the keys may sign (default: server and csr); client: log in to upstreams.",
+    ),
+    click.option(
         "--token",
         "tokens",
         multiple=True,
@@ -67,6 +74,7 @@ WHAT = [
         metavar="NAME[=@FILE|=fd:N]",
         help="The PIN of a token (hardware); asked for without echo.",
     ),
+    click.option("--tickets", metavar="NAME", help="A new secret for session tickets that a fleet shares."),
     click.option("--hardware", metavar="URI", help="The only token that the PIN is for: pkcs11:token=…"),
 ]
 RULES = [
@@ -83,6 +91,18 @@ RULES = [
         "--header", default="Authorization", show_default=True, help="Header that carries the token."
     ),
     click.option("--scheme", type=click.Choice(["bearer", "raw"]), default="bearer", show_default=True),
+    click.option(
+        "--sign",
+        "sign_file",
+        type=click.Path(path_type=Path),
+        help="How the token signs requests (kind: hmac or sigv4; YAML or JSON): guard never gives it away.",
+    ),
+    click.option(
+        "--jwt",
+        "jwt_file",
+        type=click.Path(path_type=Path),
+        help="What the one key says in JWTs (issuer, audience, …; YAML or JSON) to --upstream.",
+    ),
     click.option("--caller", "callers", multiple=True, help="anyone, a network, uid=N, or ca=FILE,san=NAME."),
     click.option("--unbound", is_flag=True, help="Seal without rules: the configuration alone decides."),
 ]
@@ -123,8 +143,10 @@ class Options:
     keys: tuple[str, ...]
     generate: tuple[str, ...]
     names: str | None
+    roles: tuple[str, ...]
     tokens: tuple[str, ...]
     pins: tuple[str, ...]
+    tickets: str | None
     hardware: str | None
     use_file: Path | None
     upstream: str | None
@@ -133,6 +155,8 @@ class Options:
     paths: tuple[str, ...]
     header: str
     scheme: str
+    sign_file: Path | None
+    jwt_file: Path | None
     callers: tuple[str, ...]
     unbound: bool
     workload: str | None

@@ -90,7 +90,26 @@ impl BundleWriter {
     }
 
     /// The PIN of a token (hardware).
+    #[pyo3(signature = (name, epoch, /))]
+    fn generate_ticket_secret(&self, py: Python<'_>, name: &str, epoch: u64) -> PyResult<()> {
+        self.with(py, |writer| writer.generate_ticket_secret(name, epoch))
+    }
+
     #[pyo3(signature = (name, value, rules, /))]
+    /// Rules of a key in hardware, which 32 bytes of SHA-256 over its SubjectPublicKeyInfo name.
+    #[pyo3(signature = (name, spki_sha256, rules, /))]
+    fn add_hardware_key(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        spki_sha256: [u8; 32],
+        rules: &[u8],
+    ) -> PyResult<()> {
+        self.with(py, |writer| {
+            writer.add_hardware_key(name, &spki_sha256, rules)
+        })
+    }
+
     fn add_pin(&self, py: Python<'_>, name: &str, value: &Secret, rules: &[u8]) -> PyResult<()> {
         let value = value.bytes(py)?;
         self.with(py, |writer| writer.add_pin(name, &value, rules))
@@ -136,6 +155,7 @@ impl Bundle {
             let secret = self.0.secret(name)?;
             match secret.kind {
                 Kind::PrivateKey(_) => keys::to_pem(&secret.bytes),
+                Kind::HardwareKey => Err(Error::NoSuchSecret),
                 Kind::Token | Kind::TicketSecret { .. } | Kind::Pin => {
                     Ok(LockedBytes::copy_from(secret.bytes.expose())?)
                 }

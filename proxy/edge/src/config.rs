@@ -131,7 +131,8 @@ pub(crate) struct Route {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Inject {
     pub(crate) id: u16,
-    pub(crate) header: String,
+    #[serde(default)]
+    pub(crate) header: Option<String>,
     /// More headers that clients cannot set on this route, in lower case.
     #[serde(default)]
     pub(crate) others: Vec<String>,
@@ -146,6 +147,8 @@ pub(crate) enum Ask {
     Token,
     /// Headers that guard computes.
     Authorize,
+    /// Nothing: the certificate that egress shows is all that the upstream wants.
+    Nothing,
 }
 
 /// What guard must know of a body.
@@ -187,6 +190,20 @@ pub(crate) struct UpstreamTls {
     pub(crate) name: String,
     /// PEM; null is the system's store.
     pub(crate) ca: Option<String>,
+    /// What egress shows.
+    #[serde(default)]
+    pub(crate) client: Option<ClientCertificate>,
+}
+
+/// A certificate whose key guard uses for egress.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClientCertificate {
+    /// PEM, leaf first.
+    pub(crate) chain: String,
+    /// Guard's number of the key.
+    pub(crate) key: u16,
+    pub(crate) algorithm: String,
 }
 
 /// Milliseconds.
@@ -301,6 +318,10 @@ impl Config {
         if self.guard_slow.is_empty() && !self.slow_keys().is_empty() {
             return wrong("a certificate is slow, but guard_slow has no socket");
         }
+        let mut certificates = self.listeners.iter().flat_map(|one| &one.certificates);
+        if certificates.any(|one| one.fallback.is_some() && !one.slow) {
+            return wrong("a certificate that is not slow has a fallback");
+        }
         if self.limits.slow_signatures == 0 {
             return wrong("slow_signatures is 0");
         }
@@ -318,10 +339,6 @@ impl Config {
             return Err(StartError::Config(
                 "guard has not one socket per worker".to_owned(),
             ));
-        let mut certificates = self.listeners.iter().flat_map(|one| &one.certificates);
-        if certificates.any(|one| one.fallback.is_some() && !one.slow) {
-            return wrong("a certificate that is not slow has a fallback");
-        }
         }
         for listener in &self.listeners {
             if listener.sockets.len() != self.workers {

@@ -75,7 +75,7 @@ impl Builder {
     ) -> Result<Live, StartError> {
         match self.role {
             Role::Edge => live::build_edge(config, generation, shared_guard, &self.tickets),
-            Role::Egress => egress::build(config, generation),
+            Role::Egress => egress::build(config, generation, shared_guard),
         }
     }
 

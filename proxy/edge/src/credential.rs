@@ -6,8 +6,10 @@ use std::ops::Range;
 use unlatch_locked::LockedBytes;
 
 /// Lines as they are written into a request, and the part of them that must not come back.
+#[derive(Default)]
 pub(crate) struct Credential {
-    lines: LockedBytes,
+    /// None where nothing is written.
+    lines: Option<LockedBytes>,
     secret: Range<usize>,
 }
 
@@ -38,22 +40,19 @@ impl Credential {
             lines.extend_from_slice(b"\r\n")?;
         }
         Ok(Self {
-            lines,
+            lines: Some(lines),
             secret: range,
         })
     }
 
     /// Each with its end of line.
     pub(crate) fn lines(&self) -> &[u8] {
-        self.lines.expose()
+        self.lines.as_ref().map_or(&[], LockedBytes::expose)
     }
 
     /// The token, or what guard computed.
     pub(crate) fn secret(&self) -> &[u8] {
-        self.lines
-            .expose()
-            .get(self.secret.clone())
-            .unwrap_or_default()
+        self.lines().get(self.secret.clone()).unwrap_or_default()
     }
 }
 

@@ -58,11 +58,8 @@ impl Download {
     }
 
     /// Let nothing through that holds what was injected.
-    pub(crate) fn without_echo(self, echo: Echo) -> Self {
-        Self {
-            echo: Some(echo),
-            ..self
-        }
+    pub(crate) fn without_echo(self, echo: Option<Echo>) -> Self {
+        Self { echo, ..self }
     }
 
     /// Take the token back, for another try.

@@ -48,7 +48,7 @@ pub fn plan_request(head: &[u8]) -> Result<Planned, u16> {
     };
     let inject = Injected {
         id: 1,
-        placeholders: placeholders(PLACEHOLDER, &[]),
+        placeholders: placeholders(Some(PLACEHOLDER), &[]),
     };
     let live = EdgeLive {
         listeners: Vec::new(),
@@ -89,10 +89,10 @@ pub fn pass_on(
 ) -> Option<(Vec<u8>, bool)> {
     let mut download = Download::new(to_head, is_http10, false);
     if !token.is_empty() {
-        download = download.without_echo(Echo {
+        download = download.without_echo(Some(Echo {
             field: PLACEHOLDER.to_owned(),
             credential: Credential::new(&[(PLACEHOLDER, "", token)], 0, 0).ok()?,
-        });
+        }));
     }
     let (mut seen, mut head) = (Vec::new(), Vec::new());
     for piece in pieces {

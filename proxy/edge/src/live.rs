@@ -57,16 +57,15 @@ impl From<&config::Inject> for Injected {
     fn from(inject: &config::Inject) -> Self {
         Self {
             id: inject.id,
-            placeholders: placeholders(&inject.header, &inject.others),
+            placeholders: placeholders(inject.header.as_deref(), &inject.others),
         }
     }
 }
 
 /// The field of the secret and further ones, in lower case.
-pub(crate) fn placeholders(header: &str, others: &[String]) -> Vec<String> {
-    let mut names = vec![header.to_ascii_lowercase()];
-    names.extend(others.iter().map(|name| name.to_ascii_lowercase()));
-    names
+pub(crate) fn placeholders(header: Option<&str>, others: &[String]) -> Vec<String> {
+    let names = header.into_iter().chain(others.iter().map(String::as_str));
+    names.map(str::to_ascii_lowercase).collect()
 }
 
 /// Check the configuration and build everything from it; nothing is in force before it is published.
@@ -214,6 +213,7 @@ pub(crate) fn trust(
     }
     Ok(roots)
 }
+
 fn kind_of(algorithm: &str, place: &str) -> Result<KeyKind, StartError> {
     KeyKind::parse(algorithm)
         .ok_or_else(|| StartError::certificate(place, format!("unknown algorithm {algorithm}")))
@@ -233,7 +233,6 @@ fn build_fallback(
     let key = Arc::new(CertifiedKey::new(chain, Arc::new(key)));
     Ok(Fallback { key, kind, health })
 }
-
 
 fn build_certificates(
     listener: &config::Listener,

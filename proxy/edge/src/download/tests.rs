@@ -136,10 +136,10 @@ fn surplus_bytes_spoil_the_connection_and_stay_out() {
 
 /// A response to a request that carried this token.
 fn searched(token: &str) -> Download {
-    Download::new(false, false, false).without_echo(Echo {
+    Download::new(false, false, false).without_echo(Some(Echo {
         field: "Authorization".to_owned(),
         credential: Credential::new(&[("Authorization", "", token.as_bytes())], 0, 0).unwrap(),
-    })
+    }))
 }
 
 #[test]

@@ -51,7 +51,8 @@ impl Asked {
             host: &target.host,
             client: None,
             placeholders: &route.placeholders,
-            is_whole: true,
+            // Only what was searched whole comes back without the secret.
+            is_whole: route.ask != Ask::Nothing,
         };
         let mut upward = Vec::new();
         how.write_fields(&request, &mut upward);
@@ -101,6 +102,7 @@ impl Asked {
             caller: self.caller.clone(),
         };
         let question = match route.ask {
+            Ask::Nothing => return Ok(Credential::default()),
             Ask::Token => Question::Token(request),
             Ask::Authorize => Question::Authorize(AuthorizeRequest {
                 request,

@@ -18,6 +18,7 @@ use unlatch_protocol::{Caller, Malformed};
 
 use crate::config::{self, Ask, Body, Config, Scheme};
 use crate::error::StartError;
+use crate::guard::Guard;
 use crate::live::placeholders;
 use crate::shared::{Live, RoleLive};
 use crate::sys;
@@ -48,12 +49,16 @@ pub(crate) struct Route {
 }
 
 /// Check the configuration and build everything from it.
-pub(crate) fn build(config: &Config, generation: u64) -> Result<Live, StartError> {
+pub(crate) fn build(
+    config: &Config,
+    generation: u64,
+    guard: &Arc<Guard>,
+) -> Result<Live, StartError> {
     let mut servers = Vec::new();
     let routes = config
         .routes
         .iter()
-        .map(|route| build_route(route, config, &mut servers))
+        .map(|route| build_route(route, config, guard, &mut servers))
         .collect::<Result<_, _>>()?;
     Ok(Live {
         generation,
@@ -69,6 +74,7 @@ pub(crate) fn build(config: &Config, generation: u64) -> Result<Live, StartError
 fn build_route(
     route: &config::Route,
     config: &Config,
+    guard: &Arc<Guard>,
     servers: &mut Vec<String>,
 ) -> Result<Route, StartError> {
     let wrong = |what: &str| StartError::Config(format!("route to {}: {what}", route.upstream));
@@ -80,18 +86,21 @@ fn build_route(
         .tls
         .as_ref()
         .ok_or_else(|| wrong("a token goes over TLS only"))?;
-    let header = route.header.clone().ok_or_else(|| wrong("no header"))?;
+    let header = match route.ask {
+        Ask::Nothing => String::new(),
+        Ask::Token | Ask::Authorize => route.header.clone().ok_or_else(|| wrong("no header"))?,
+    };
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    for name in route.others.iter().chain([&header]) {
+    for name in route.others.iter().chain(&route.header) {
         if name.is_empty() || !name.bytes().all(is_name) {
             return Err(wrong("header is not a field name"));
         }
     }
-    let tls = upstream::client_config(tls, &format!("upstream {}", route.upstream))?;
+    let tls = upstream::client_config(tls, guard, &format!("upstream {}", route.upstream))?;
     let target = |server: &String| Target::new(&route.upstream, server, &tls, servers);
     Ok(Route {
         id: route.id.ok_or_else(|| wrong("no id"))?,
-        placeholders: placeholders(&header, &route.others),
+        placeholders: placeholders(route.header.as_deref(), &route.others),
         header,
         ask: route.ask,
         body: route.body,

@@ -16,6 +16,7 @@ use super::inject::{self, NoCredential};
 use super::preface;
 use super::upstream::Target;
 use super::{EgressLive, Route};
+use crate::config::Ask;
 use crate::counters::Count;
 use crate::credential::Credential;
 use crate::deadlines::Deadline;
@@ -162,8 +163,9 @@ impl Session {
         let (result, credential) = self
             .attempt(&mut asked, conn, credential, &view, route, target)
             .await;
+        let can_repeat = is_pooled && asked.is_repeatable;
         match (result, credential) {
-            (Err(Failure::UpstreamGone), Some(credential)) if is_pooled && asked.is_repeatable => {
+            (Err(Failure::UpstreamGone), Some(credential)) if can_repeat => {
                 self.worker.counters().add(Count::Repeated);
                 let conn = target
                     .connect(&self.deadline, view.live.timeouts.connect)
@@ -270,8 +272,9 @@ impl Session {
             // Part of the response has gone: edge must see that it is not complete.
             Err(_) if bytes > 0 => (Err(Failure::ClientGone), None),
             Err(failure) => {
+                let nothing = (route.ask == Ask::Nothing).then(Credential::default);
                 let credential = download.into_echo().map(|echo| echo.credential);
-                (Err(failure), credential)
+                (Err(failure), credential.or(nothing))
             }
         }
     }
@@ -284,10 +287,10 @@ impl Session {
         view: &View,
         route: &Route,
     ) -> Transfer<'_, EdgeLink> {
-        let echo = Echo {
+        let echo = (route.ask != Ask::Nothing).then(|| Echo {
             field: route.header.clone(),
             credential,
-        };
+        });
         let (body, framing) = asked.take_body();
         self.deadline.set(view.live.timeouts.response);
         Transfer {

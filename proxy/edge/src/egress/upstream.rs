@@ -3,17 +3,20 @@
 use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
 
-use rustls::ClientConfig;
-use rustls::client::UnbufferedClientConnection;
+use rustls::client::{ResolvesClientCert, UnbufferedClientConnection};
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, SignatureScheme, SupportedProtocolVersion};
 
-use crate::config::UpstreamTls;
+use crate::config::{ClientCertificate, UpstreamTls};
 use crate::deadlines::Deadline;
 use crate::dial::{self, before};
 use crate::error::StartError;
+use crate::guard::Guard;
 use crate::identity::read_certificates;
 use crate::live::{place_of, trust};
 use crate::pool::Conn;
+use crate::signer::{GuardKey, KeyKind};
 use crate::tls_stream::{Broken, TlsStream};
 use crate::transfer::Failure;
 
@@ -39,29 +42,73 @@ pub(crate) struct Target {
 }
 
 /// The trust that `tls` asks for.
-pub(crate) fn client_config(tls: &UpstreamTls, place: &str) -> Result<Verification, StartError> {
+pub(crate) fn client_config(
+    tls: &UpstreamTls,
+    guard: &Arc<Guard>,
+    place: &str,
+) -> Result<Verification, StartError> {
     let roots = match &tls.ca {
         Some(pem) => trust(&read_certificates(pem, place)?, place)?,
         None => system_roots(place)?,
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    // Guard signs as a client for TLS 1.3 only: what a TLS 1.2 client signs says nothing of what it is.
+    let versions: &[&SupportedProtocolVersion] = match tls.client {
+        Some(_) => &[&rustls::version::TLS13],
+        None => rustls::DEFAULT_VERSIONS,
+    };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
         .map_err(|error| StartError::certificate(place, error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match &tls.client {
+        Some(client) => {
+            let identity = Identity(certified(client, guard, place)?);
+            config.with_client_cert_resolver(Arc::new(identity))
+        }
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from(tls.name.clone())
         .map_err(|error| StartError::certificate(place, error))?;
-    let digest = aws_lc_rs::digest::digest(
-        &aws_lc_rs::digest::SHA256,
-        tls.ca.as_deref().unwrap_or("system").as_bytes(),
-    );
+    let shown = tls.client.as_ref().map_or("", |client| &client.chain);
+    let told = format!("{}\0{shown}", tls.ca.as_deref().unwrap_or("system"));
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, told.as_bytes());
     Ok(Verification {
         name,
         config: Arc::new(config),
         label: format!("{} {digest:?}", tls.name),
     })
+}
+
+/// The one certificate that is shown to whoever asks for one.
+#[derive(Debug)]
+struct Identity(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _: &[&[u8]], offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        // Without a scheme in common the upstream says no to a client without certificate.
+        self.0.key.choose_scheme(offered)?;
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn certified(
+    client: &ClientCertificate,
+    guard: &Arc<Guard>,
+    place: &str,
+) -> Result<Arc<CertifiedKey>, StartError> {
+    let place = format!("{place}, client certificate");
+    let chain = read_certificates(&client.chain, &place)?;
+    let unknown = || format!("unknown algorithm {}", client.algorithm);
+    let kind = KeyKind::parse(&client.algorithm)
+        .ok_or_else(|| StartError::certificate(&place, unknown()))?;
+    let key = GuardKey::new(Arc::clone(guard), client.key, kind, false);
+    Ok(Arc::new(CertifiedKey::new(chain, Arc::new(key))))
 }
 
 /// The system's store as it was at the first call: later the process can read no file.
