@@ -1,7 +1,7 @@
 //! Whether a configuration lies within the sealed rules. Pure: secrets' public facts and rules in, a verdict out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use unlatch_protocol::control::{
     Ask, BodyFact, CertificateClaim, Configuration, Configured, Fault, FaultKind, KeyFact,
@@ -15,8 +15,7 @@ use crate::authorize;
 use crate::context::Side;
 use crate::custodian::{Found, is_hardware_name};
 use crate::scheme::KeyType;
-use crate::secrets::{HeldKey, HeldPin, HeldToken, Kind, Secret, Secrets};
-use crate::tickets::Chain;
+use crate::secrets::{HeldKey, Kind, Secret, Secrets};
 
 mod hardware;
 
@@ -89,7 +88,7 @@ pub(crate) fn check(
     let mut hardware = Claims::default();
     for claim in &configuration.certificates {
         if is_hardware_name(&claim.key) {
-            let added = hardware.add(claim, in_hardware);
+            let added = hardware.add(claim, in_hardware, secrets);
             added.map_err(|fault| fault.at(&claim.r#where))?;
             continue;
         }
@@ -336,6 +335,7 @@ const PRIVATE_KEY: &str = "private key";
 const TOKEN: &str = "token";
 const TICKET_SECRET: &str = "ticket secret";
 const PIN: &str = "PIN";
+const HARDWARE_KEY: &str = "rules of a key in hardware";
 
 fn unknown(name: &str, kind: &str, secrets: &Secrets) -> Fault {
     let kind_of = |secret: &crate::secrets::Secret| match &secret.kind {
@@ -343,6 +343,7 @@ fn unknown(name: &str, kind: &str, secrets: &Secrets) -> Fault {
         Kind::Token(_) => TOKEN,
         Kind::Tickets(_) => TICKET_SECRET,
         Kind::Pin(_) => PIN,
+        Kind::Hardware(_) => HARDWARE_KEY,
     };
     let names: Vec<_> = secrets
         .iter()
@@ -359,38 +360,4 @@ fn unknown(name: &str, kind: &str, secrets: &Secrets) -> Fault {
         format!("no {kind} named {name:?} in the sealed file"),
     )
     .hint(hint)
-}
-
-impl crate::secrets::Secret {
-    /// The key, if it is one.
-    pub(crate) fn as_key(&self) -> Option<&HeldKey> {
-        match &self.kind {
-            Kind::Key(held) => Some(held),
-            _ => None,
-        }
-    }
-
-    /// The token, if it is one.
-    pub(crate) fn as_token(&self) -> Option<&HeldToken> {
-        match &self.kind {
-            Kind::Token(held) => Some(held),
-            _ => None,
-        }
-    }
-
-    /// The PIN, if it is one.
-    pub(crate) fn as_pin(&self) -> Option<&HeldPin> {
-        match &self.kind {
-            Kind::Pin(held) => Some(held),
-            _ => None,
-        }
-    }
-
-    /// The ticket chain, if it is one.
-    pub(crate) fn as_tickets(&self) -> Option<&Mutex<Chain>> {
-        match &self.kind {
-            Kind::Tickets(chain) => Some(chain),
-            _ => None,
-        }
-    }
 }

@@ -11,6 +11,7 @@ mod question;
 mod run;
 mod slot;
 mod told;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -27,9 +28,11 @@ use crate::spki;
 use question::Answer;
 use slot::{Known, News, PinFate, Slot};
 use told::State;
+use verify::Proof;
 
 pub(crate) use question::Client;
 pub(crate) use run::{deliver, run};
+pub(crate) use verify::Admitted;
 
 /// The first number of a key in hardware; sealed keys have lower ones.
 pub(crate) const FIRST_NUMBER: u16 = 0x8000;
@@ -62,6 +65,8 @@ struct Desk {
 struct Named {
     number: u16,
     signatures: u64,
+    /// Those that its public half did not verify.
+    wrong: u64,
 }
 
 /// What became of a PIN, by hardware and generation.
@@ -134,8 +139,7 @@ impl Custodians {
     pub(crate) fn sign(
         &self,
         number: u16,
-        spki: &[u8],
-        scheme: u16,
+        admitted: Admitted,
         message: &[u8],
         client: Client,
     ) -> Result<(), Refusal> {
@@ -144,7 +148,8 @@ impl Custodians {
         let slot = slots
             .find(|slot| slot.keys.iter().any(|key| key.number == number))
             .ok_or(Refusal::HardwareUnreachable)?;
-        slot.sign(number, spki, [&scheme.to_be_bytes(), message], client)
+        let message = message.to_vec();
+        slot.sign(number, Proof { admitted, message }, client)
     }
 
     /// Have the keys of these names looked up again, and tell what they are now. Waits for hardware for a while.
@@ -197,10 +202,12 @@ impl Custodians {
         let desk = self.wait_while(desk, COUNTERS_WITHIN, wait);
         let slots = desk.slots.iter().map(|(id, slot)| {
             let keys = slot.keys.iter().map(|key| {
+                let named = desk.names.get(&key.name);
                 let algorithm = key.found.as_deref().and_then(spki::kind);
                 json!({"name": key.name, "id": key.number, "algorithm": algorithm.map(|(_, name)| name),
                     "missing": key.missing,
-                    "signatures": desk.names.get(&key.name).map_or(0, |named| named.signatures),
+                    "signatures": named.map_or(0, |named| named.signatures),
+                    "wrong": named.map_or(0, |named| named.wrong),
                     "p50_ms": key.times.p50_ms, "p99_ms": key.times.p99_ms})
             });
             json!({"id": id, "hardware": slot.hardware, "state": slot.state, "reason": slot.reason,
@@ -254,6 +261,7 @@ impl Desk {
         let named = Named {
             number,
             signatures: 0,
+            wrong: 0,
         };
         self.names.insert(name.to_owned(), named);
         Some(number)

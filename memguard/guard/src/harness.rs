@@ -11,9 +11,12 @@ use unlatch_sealed::keys;
 
 use crate::context::{self, Side};
 use crate::control;
-use crate::custodian::{Client, FIRST_NUMBER};
+use crate::crypto::Hash;
+use crate::crypto::ec::Curve;
+use crate::custodian::{Admitted, Client, FIRST_NUMBER};
 use crate::key::{RsaMode, SigningKey};
 use crate::peer::{Peer, Rights};
+use crate::scheme::{KeyType, Method};
 use crate::secrets::Secrets;
 use crate::store::{Root, Store};
 use crate::vault::Vault;
@@ -115,7 +118,12 @@ impl Harness {
                 key: FIRST_NUMBER,
                 request_id: 1,
             };
-            let asked = custodians.sign(FIRST_NUMBER, &spki, 0x0403, b"message", client);
+            let admitted = Admitted {
+                spki: spki.into(),
+                kind: KeyType::Ecdsa(Curve::P256),
+                method: Method::Ecdsa(Hash::Sha256),
+            };
+            let asked = custodians.sign(FIRST_NUMBER, admitted, b"message", client);
             questions += usize::from(asked.is_ok());
             answered += custodians.hear(ID, datagram).len();
         }

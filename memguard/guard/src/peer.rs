@@ -137,14 +137,14 @@ impl<'a> Peer<'a> {
                 };
                 self.take()?;
                 if *key >= FIRST_NUMBER {
-                    let spki = self.vault.admit(side, *key, *scheme, message)?;
+                    let admitted = self.vault.admit(side, *key, *scheme, message)?;
                     let client = Client {
                         socket: Weak::clone(&self.socket),
                         key: *key,
                         request_id,
                     };
                     let custodians = self.vault.custodians();
-                    custodians.sign(*key, &spki, *scheme, message, client)?;
+                    custodians.sign(*key, admitted, message, client)?;
                     return Ok(None);
                 }
                 let signature = self.vault.sign(side, *key, *scheme, message);

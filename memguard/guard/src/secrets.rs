@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Tickets(Box<Mutex<Chain>>),
     /// For a custodian; nobody else gets it.
     Pin(Box<HeldPin>),
+    /// No secret: what a key in hardware may be used for.
+    Hardware(Box<HeldRules>),
 }
 
 /// A private key with its rules.
@@ -76,6 +78,13 @@ pub(crate) struct HeldToken {
 pub(crate) struct HeldPin {
     pub(crate) value: Split,
     pub(crate) rules: PinUse,
+}
+
+/// The rules of a key in hardware.
+pub(crate) struct HeldRules {
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub(crate) spki_sha256: [u8; 32],
+    pub(crate) rules: KeyUse,
 }
 
 /// Counts uses.
@@ -219,6 +228,16 @@ impl Secret {
                 let value = Split::new(store, secret.bytes).map_err(|error| internal(&error))?;
                 Kind::Pin(Box::new(HeldPin { value, rules }))
             }
+            bundle::Kind::HardwareKey => {
+                let rules = parse(&name, rules.as_deref(), KeyUse::parse_for_hardware)?;
+                let spki_sha256 = <[u8; 32]>::try_from(secret.bytes.expose()).ok();
+                let held = rules.zip(spki_sha256).ok_or_else(|| {
+                    let message = format!("key in hardware {name:?} was sealed without rules");
+                    Fault::new(FaultKind::Payload, message).hint("seal it with --names")
+                })?;
+                let (rules, spki_sha256) = held;
+                Kind::Hardware(Box::new(HeldRules { spki_sha256, rules }))
+            }
             bundle::Kind::Token => Kind::Token(Box::new(HeldToken {
                 rules: parse(&name, rules.as_deref(), TokenUse::parse)?,
                 value: Split::new(store, secret.bytes).map_err(|error| internal(&error))?,
@@ -247,6 +266,7 @@ impl Secret {
             Kind::Token(_) => ("token", None),
             Kind::Tickets(_) => ("ticket-secret", None),
             Kind::Pin(_) => ("pin", None),
+            Kind::Hardware(_) => ("hardware-key", None),
         };
         Description {
             name: self.name.clone(),
@@ -315,4 +335,46 @@ fn internal(error: &dyn std::error::Error) -> Fault {
         format!("guard has no memory that can be locked: {error}"),
     )
     .hint("raise LimitMEMLOCK of the service")
+}
+
+impl Secret {
+    /// The key, if it is one.
+    pub(crate) fn as_key(&self) -> Option<&HeldKey> {
+        match &self.kind {
+            Kind::Key(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// The token, if it is one.
+    pub(crate) fn as_token(&self) -> Option<&HeldToken> {
+        match &self.kind {
+            Kind::Token(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// The PIN, if it is one.
+    pub(crate) fn as_pin(&self) -> Option<&HeldPin> {
+        match &self.kind {
+            Kind::Pin(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// The rules, if it is those of a key in hardware.
+    pub(crate) fn as_hardware(&self) -> Option<&HeldRules> {
+        match &self.kind {
+            Kind::Hardware(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// The ticket chain, if it is one.
+    pub(crate) fn as_tickets(&self) -> Option<&Mutex<Chain>> {
+        match &self.kind {
+            Kind::Tickets(chain) => Some(chain),
+            _ => None,
+        }
+    }
 }

@@ -7,8 +7,8 @@ use crate::crypto::ec::Curve;
 use crate::key::{ED25519_SPKI_PREFIX, ec_spki_prefix};
 use crate::scheme::KeyType;
 
-/// Sizes of RSA keys that guard has anything to do with, in bits.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=16384;
+/// Sizes of RSA keys that guard has anything to do with, in bits: those that it can check signatures of.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The kind of the key and its name. `None`: no kind that signs handshakes here.
 pub(crate) fn kind(spki: &[u8]) -> Option<(KeyType, String)> {

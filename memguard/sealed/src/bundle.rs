@@ -38,7 +38,8 @@ pub struct Secret {
     pub name: String,
     /// What it is.
     pub kind: Kind,
-    /// Private key: PKCS#8 DER. Token, PIN: its bytes. Ticket secret: the 32 bytes of its chain.
+    /// Private key: PKCS#8 DER. Token, PIN: its bytes. Ticket secret: the 32 bytes of its chain. Key in hardware: SHA-256
+    /// of its public half's SubjectPublicKeyInfo, which is no secret.
     pub bytes: LockedBytes,
     /// The sealed `use`, a JSON object. `None`: unbound.
     pub rules: Option<String>,
@@ -58,6 +59,8 @@ pub enum Kind {
     },
     /// What opens a token (hardware) to its custodian.
     Pin,
+    /// No secret: the sealed rules of a key in hardware.
+    HardwareKey,
 }
 
 /// Longest PIN.
@@ -82,6 +85,7 @@ impl Kind {
             Self::Token => "token",
             Self::TicketSecret { .. } => "ticket-secret",
             Self::Pin => "pin",
+            Self::HardwareKey => "hardware-key",
         }
     }
 }
@@ -191,7 +195,7 @@ impl Bundle {
                 .and_then(|rules| json::object(rules.as_bytes()).ok());
             let algorithm = match secret.kind {
                 Kind::PrivateKey(algorithm) => Some(algorithm.name()),
-                Kind::Token | Kind::TicketSecret { .. } | Kind::Pin => None,
+                Kind::Token | Kind::TicketSecret { .. } | Kind::Pin | Kind::HardwareKey => None,
             };
             serde_json::json!({
                 "name": secret.name, "kind": secret.kind.name(), "algorithm": algorithm,
@@ -253,6 +257,14 @@ fn secret(name: &str, raw: &str) -> Result<Secret, Error> {
         b"pin" => {
             let value = text("value")?.filter(|value| is_pin(value.expose()));
             (Kind::Pin, value.ok_or(Error::Bundle("value"))?)
+        }
+        b"hardware-key" => {
+            let digest = text("spki_sha256")?.ok_or(Error::Bundle("spki_sha256"))?;
+            let digest = decode_locked(digest.expose())?.filter(|digest| digest.len() == 32);
+            (
+                Kind::HardwareKey,
+                digest.ok_or(Error::Bundle("spki_sha256"))?,
+            )
         }
         b"ticket-secret" => {
             let chain = text("chain")?.ok_or(Error::Bundle("chain"))?;

@@ -112,6 +112,28 @@ impl BundleWriter {
         self.add(name, "pin", "value", value, Some(rules))
     }
 
+    /// Add the rules of a key in hardware, which is named by SHA-256 of its SubjectPublicKeyInfo. `rules`: a JSON object.
+    ///
+    /// # Errors
+    /// `Name`, `Rules`.
+    pub fn add_hardware_key(
+        &mut self,
+        name: &str,
+        spki_sha256: &[u8; 32],
+        rules: &[u8],
+    ) -> Result<(), Error> {
+        KeyUse::parse_for_hardware(text(rules)?).map_err(Error::Rules)?;
+        self.check_name(name)?;
+        let mut entry = LockedText::with_capacity(256)?;
+        entry.push(b"{\"kind\":\"hardware-key\",\"spki_sha256\":\"")?;
+        entry.push_base64url(spki_sha256)?;
+        entry.push(b"\",\"use\":")?;
+        entry.push(rules)?;
+        entry.push(b"}")?;
+        self.secrets.push((name.to_owned(), entry.finish()));
+        Ok(())
+    }
+
     /// Make a ticket secret that begins at this epoch (hours since 1970): what came before, it cannot tell.
     ///
     /// # Errors

@@ -8,8 +8,9 @@ use unlatch_protocol::Digest;
 use unlatch_protocol::control::{CertificateClaim, Fault, FaultKind, KeyFact};
 use unlatch_protocol::digest::decode_base64url;
 
-use super::HardwareClaim;
+use super::{HardwareClaim, outside};
 use crate::custodian::Found;
+use crate::secrets::Secrets;
 use crate::spki;
 
 /// The certificates of one configuration whose keys are in hardware.
@@ -28,6 +29,7 @@ impl Claims {
         &mut self,
         claim: &CertificateClaim,
         keys: &HashMap<String, Found>,
+        secrets: &Secrets,
     ) -> Result<(), Fault> {
         let name = &claim.key;
         let found = keys.get(name).ok_or_else(|| {
@@ -47,8 +49,15 @@ impl Claims {
                 "was the key in the hardware replaced? have a certificate made for it: unlatch hsm csr",
             ));
         }
+        let spki_sha256 = sha256(&public);
+        let is_bound = check_rules(claim, spki_sha256, secrets)?;
         if earlier.is_some() {
             return Ok(());
+        }
+        if !is_bound {
+            self.warnings.push(format!(
+                "key {name} has no sealed rules: any certificate name may use it"
+            ));
         }
         if found.spki.is_none() {
             let (place, reason) = (&claim.r#where, &found.reason);
@@ -56,17 +65,52 @@ impl Claims {
                 "{place}: key {name} is not reachable yet ({reason}): its handshakes fail until it is"
             ));
         }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest::digest(&digest::SHA256, &public).as_ref());
         self.facts.push(KeyFact {
             id: found.number,
             name: name.clone(),
             algorithm,
-            spki_sha256: Digest(bytes),
+            spki_sha256: Digest(spki_sha256),
         });
         let spki = Arc::from(public);
         self.by_number
             .insert(found.number, HardwareClaim { spki, kind });
         Ok(())
     }
+}
+
+/// Hold a certificate against the sealed rules of its key. Gives whether there are any.
+///
+/// Rules go by the key itself, so that another spelling of its URI has the same. Where a sealed file names keys in
+/// hardware, it admits no others.
+fn check_rules(
+    claim: &CertificateClaim,
+    spki_sha256: [u8; 32],
+    secrets: &Secrets,
+) -> Result<bool, Fault> {
+    let sealed = || {
+        secrets
+            .iter()
+            .filter_map(|(_, secret)| secret.as_hardware())
+    };
+    let mut bound = false;
+    for held in sealed().filter(|held| held.spki_sha256 == spki_sha256) {
+        let covered = held.rules.covers(&claim.names);
+        covered.map_err(|wider| outside("key", &claim.key, &wider))?;
+        bound = true;
+    }
+    if !bound && sealed().next().is_some() {
+        let message = format!(
+            "key {} is none of the keys in hardware that are sealed",
+            claim.key
+        );
+        return Err(Fault::new(FaultKind::Rules, message)
+            .hint("seal its rules too: unlatch seal --hardware-key NAME=CERTIFICATE --names"));
+    }
+    Ok(bound)
+}
+
+fn sha256(data: &[u8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
+    bytes
 }

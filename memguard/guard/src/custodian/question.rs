@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use unlatch_protocol::Refusal;
 use unlatch_protocol::message::operation;
 
+use super::verify::Proof;
+
 /// From a question to its answer; the custodian's own deadline is half a second shorter.
 const DEADLINE: Duration = Duration::from_millis(2500);
 /// The same for what is no signature: logging in and finding keys take hardware longer.
@@ -19,8 +21,14 @@ pub(crate) struct Client {
     pub(crate) request_id: u32,
 }
 
+/// A signature that nobody checked yet.
+pub(super) struct Unchecked {
+    pub(super) signature: Vec<u8>,
+    pub(super) proof: Proof,
+}
+
 /// A signature, or why there is none, and who gets it.
-pub(super) type Answer = (Client, Result<Vec<u8>, Refusal>);
+pub(super) type Answer = (Client, Result<Unchecked, Refusal>);
 
 /// A question that is open.
 pub(super) struct Question {
@@ -32,7 +40,7 @@ pub(super) struct Question {
 
 /// What was asked.
 pub(super) enum Asked {
-    Sign(Client),
+    Sign(Client, Box<Proof>),
     Keys,
     Pin,
     Status,
@@ -42,7 +50,7 @@ impl Asked {
     /// The operation of the question.
     pub(super) fn operation(&self) -> u8 {
         match self {
-            Self::Sign(_) => operation::SIGN,
+            Self::Sign(..) => operation::SIGN,
             Self::Keys => operation::KEYS,
             Self::Pin => operation::PIN,
             Self::Status => operation::CUSTODIAN_STATUS,
@@ -55,7 +63,7 @@ impl Question {
     pub(super) fn deadline(&self) -> Instant {
         self.since
             + match self.asked {
-                Asked::Sign(_) => DEADLINE,
+                Asked::Sign(..) => DEADLINE,
                 _ => LONG_DEADLINE,
             }
     }
@@ -64,7 +72,7 @@ impl Question {
 /// What is told who waits for an answer that does not come.
 pub(super) fn unanswered(question: Question) -> Option<Answer> {
     match question.asked {
-        Asked::Sign(client) => Some((client, Err(Refusal::HardwareUnreachable))),
+        Asked::Sign(client, _) => Some((client, Err(Refusal::HardwareUnreachable))),
         _ => None,
     }
 }

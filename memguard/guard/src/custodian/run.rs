@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use unlatch_protocol::Refusal;
 use unlatch_protocol::datagram::MAX_WORKER_BYTES;
 use unlatch_protocol::message::operation;
 
-use super::question::Answer;
+use super::question::{Answer, Unchecked};
 use super::slot::Slot;
 use super::told::State;
 use super::{Custodians, Late};
@@ -45,6 +46,7 @@ pub(crate) fn run(vault: &Vault) {
 /// Send answers to the workers who wait for them, and count them.
 pub(crate) fn deliver(vault: &Vault, answers: Vec<Late>) {
     for Late((client, result)) in answers {
+        let result = result.and_then(|unchecked| vault.custodians().checked(client.key, unchecked));
         let (operation, payload) = match result {
             Ok(signature) => {
                 vault.count_signature();
@@ -158,6 +160,26 @@ impl Custodians {
         desk.slots.values_mut().for_each(Slot::ask_keys);
         let slots = desk.slots.values_mut();
         late(slots.flat_map(|slot| slot.expire(now)).collect())
+    }
+
+    /// The signature, if it holds for what was asked. Call it outside every lock.
+    fn checked(&self, number: u16, unchecked: Unchecked) -> Result<Vec<u8>, Refusal> {
+        if unchecked.proof.check(&unchecked.signature).is_ok() {
+            return Ok(unchecked.signature);
+        }
+        let mut desk = self.lock();
+        let mut names = desk.names.iter_mut();
+        if let Some((name, named)) = names.find(|(_, named)| named.number == number) {
+            named.wrong += 1;
+            // The first one, and then ever fewer.
+            if named.wrong.is_power_of_two() {
+                log::event(
+                    "wrong-signature",
+                    json!({"key": name, "count": named.wrong}),
+                );
+            }
+        }
+        Err(Refusal::HardwareRefused)
     }
 
     /// A signature was made with this key.

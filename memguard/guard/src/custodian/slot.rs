@@ -9,8 +9,9 @@ use unlatch_protocol::control;
 use unlatch_protocol::message::operation;
 use unlatch_protocol::{Datagram, Refusal};
 
-use super::question::{Answer, Asked, Client, Question, translated, unanswered};
+use super::question::{Answer, Asked, Client, Question, Unchecked, translated, unanswered};
 use super::told::{self, Event, State, Times, Told, tame};
+use super::verify::Proof;
 use crate::clock;
 use crate::rate::Bucket;
 use crate::wire;
@@ -119,26 +120,28 @@ impl Slot {
         }
     }
 
-    /// Ask for a signature with the key that guard knows as `number`, whose certificate has this public key.
+    /// Ask for a signature with the key that guard knows as `number`.
     pub(super) fn sign(
         &mut self,
         number: u16,
-        spki: &[u8],
-        payload: [&[u8]; 2],
+        proof: Proof,
         client: Client,
     ) -> Result<(), Refusal> {
         let key = self.keys.iter().find(|key| key.number == number);
         let key = key.ok_or(Refusal::HardwareUnreachable)?;
         let found = key.found.as_deref().ok_or(Refusal::HardwareUnreachable)?;
-        if found != spki {
+        if *found != *proof.admitted.spki {
             return Err(Refusal::HardwareRefused);
         }
-        let is_sign = |question: &&Question| matches!(question.asked, Asked::Sign(_));
+        let is_sign = |question: &&Question| matches!(question.asked, Asked::Sign(..));
         if self.open.values().filter(is_sign).count() >= MAX_OPEN {
             return Err(Refusal::HardwareBusy);
         }
         let at = key.at;
-        self.ask(Asked::Sign(client), at, &payload)
+        let scheme = proof.admitted.method.code().to_be_bytes();
+        let message = proof.message.clone();
+        let asked = Asked::Sign(client, Box::new(proof));
+        self.ask(asked, at, &[&scheme, &message])
     }
 
     /// Ask for what is to be asked now, but PINs.
@@ -200,10 +203,17 @@ impl Slot {
             return self.put_back(datagram.request_id, question);
         }
         match question.asked {
-            Asked::Sign(_) if !(1..=MAX_SIGNATURE_BYTES).contains(&datagram.payload.len()) => {
+            Asked::Sign(..) if !(1..=MAX_SIGNATURE_BYTES).contains(&datagram.payload.len()) => {
                 self.put_back(datagram.request_id, question)
             }
-            Asked::Sign(client) => Ok(News::Answer((client, Ok(datagram.payload.to_vec())))),
+            Asked::Sign(client, proof) => {
+                let signature = datagram.payload.to_vec();
+                let unchecked = Unchecked {
+                    signature,
+                    proof: *proof,
+                };
+                Ok(News::Answer((client, Ok(unchecked))))
+            }
             Asked::Pin => Ok(News::Pin(question.key, PinFate::Taken)),
             Asked::Keys => self.describe(datagram.payload),
             Asked::Status => {
@@ -310,7 +320,7 @@ impl Slot {
 
     fn refused(&mut self, question: Question, code: u8) -> News {
         match question.asked {
-            Asked::Sign(client) => News::Answer((client, Err(translated(code)))),
+            Asked::Sign(client, _) => News::Answer((client, Err(translated(code)))),
             Asked::Pin => {
                 self.not_before = Some(Instant::now() + PAUSE);
                 let fate = match code {

@@ -7,7 +7,7 @@ use unlatch_protocol::Refusal;
 
 use super::Vault;
 use crate::context::{self, Side};
-use crate::custodian::Custodians;
+use crate::custodian::{Admitted, Custodians};
 use crate::scheme;
 use crate::secrets::Secrets;
 
@@ -17,14 +17,14 @@ impl Vault {
         &self.custodians
     }
 
-    /// Whether a key in hardware may sign this: gives the public key that it must have.
+    /// Whether a key in hardware may sign this: gives what its signature must hold for.
     pub(crate) fn admit(
         &self,
         side: Side,
         key: u16,
         scheme: u16,
         message: &[u8],
-    ) -> Result<Arc<[u8]>, Refusal> {
+    ) -> Result<Admitted, Refusal> {
         let state = self.read();
         state.secrets.as_ref().ok_or(Refusal::Locked)?;
         let mut claims = state
@@ -32,8 +32,12 @@ impl Vault {
             .filter_map(|one| one.hardware_of(side, key));
         let claim = claims.next().ok_or(Refusal::Unknown)?;
         let version = context::check(side, message).map_err(|_| Refusal::Context)?;
-        scheme::method(claim.kind, scheme, version).ok_or(Refusal::Scheme)?;
-        Ok(Arc::clone(&claim.spki))
+        let method = scheme::method(claim.kind, scheme, version).ok_or(Refusal::Scheme)?;
+        Ok(Admitted {
+            spki: Arc::clone(&claim.spki),
+            kind: claim.kind,
+            method,
+        })
     }
 
     /// Which set PINs come from now: its number, modulo 65536. `None`: there is none.

@@ -57,6 +57,20 @@ impl KeyUse {
         super::parse_object(json)
     }
 
+    /// Read the `use` of a key in hardware.
+    ///
+    /// # Errors
+    /// As `parse`; a role other than `server`: guard lets such keys do nothing else.
+    pub fn parse_for_hardware(json: &str) -> Result<Self, serde_json::Error> {
+        let rules = Self::parse(json)?;
+        if rules.jwt.is_some() || rules.roles.iter().any(|role| *role != KeyRole::Server) {
+            return Err(serde::de::Error::custom(
+                "a key in hardware has no role but server",
+            ));
+        }
+        Ok(rules)
+    }
+
     /// Whether the role was sealed in.
     #[must_use]
     pub fn has_role(&self, role: KeyRole) -> bool {
@@ -147,6 +161,20 @@ mod tests {
                 .covers(&names(&["pay.example"]))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn keys_in_hardware_are_for_servers_only() {
+        let rules = KeyUse::parse_for_hardware(r#"{"names": ["pay.example"]}"#).unwrap();
+        assert!(rules.has_role(KeyRole::Server));
+        assert!(KeyUse::parse_for_hardware(r#"{"roles": []}"#).is_ok());
+        for json in [
+            r#"{"roles": ["server", "csr"]}"#,
+            r#"{"roles": ["client"]}"#,
+            r#"{"names": 1}"#,
+        ] {
+            assert!(KeyUse::parse_for_hardware(json).is_err(), "{json}");
+        }
     }
 
     #[test]
