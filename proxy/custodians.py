@@ -11,15 +11,17 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from unlatch.memguard.custodian.launch import launch
+from unlatch.memguard.custodian.launch import HUNG, launch
 from unlatch.proxy.guard_process import Guard
 from unlatch.proxy.log import log
 
 WRONG_CONFIGURATION = 21
-FIRST_PAUSE, LONGEST_PAUSE, CALM_SECONDS = 0.1, 5.0, 10.0
+FIRST_PAUSE, LONGEST_PAUSE, CALM_SECONDS = 0.1, 0.8, 10.0
+"""Hardware that is well again must serve within 2 s, of which Python's start takes half a second."""
 
 
 class Custodians:
@@ -29,6 +31,8 @@ class Custodians:
         self._configs = configs
         self._pins = pins
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._restarts: Counter[int] = Counter()
+        self._last_end: dict[int, str] = {}
 
     async def start(self, guard: Guard) -> None:
         """Start all of them and introduce each to guard."""
@@ -50,9 +54,14 @@ class Custodians:
             await process.wait()
 
     def describe(self) -> dict[str, Any]:
-        """Process ids, for `status`."""
+        """Process ids, and how often and why one was started again, for `status`."""
         return {
-            f"custodian {number}": {"pid": process.pid, "hardware": hardware_of(self._configs[number])}
+            f"custodian {number}": {
+                "pid": process.pid,
+                "hardware": hardware_of(self._configs[number]),
+                "restarts": self._restarts[number],
+                "last_end": self._last_end.get(number),
+            }
             for number, process in self._processes.items()
         }
 
@@ -77,7 +86,8 @@ class Custodians:
         while True:
             started = clock()
             status = await self._processes[number].wait()
-            log("custodian died", status=status, hardware=hardware_of(self._configs[number]))
+            why = self._last_end[number] = in_words(status)
+            log("custodian died", status=status, why=why, hardware=hardware_of(self._configs[number]))
             if status == WRONG_CONFIGURATION:
                 return
             if clock() - started > CALM_SECONDS:
@@ -85,6 +95,15 @@ class Custodians:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
             await self._start(number, guard)
+            self._restarts[number] += 1
+
+
+def in_words(status: int) -> str:
+    """Why a custodian ended."""
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    known = {HUNG: "its module hung", WRONG_CONFIGURATION: "wrong configuration for this machine"}
+    return known.get(status, f"exit code {status}")
 
 
 def hardware_of(config: Mapping[str, Any]) -> str:

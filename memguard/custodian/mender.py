@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +32,9 @@ REFUSALS: dict[State, Refusal] = {
     "broken": Refusal.INTERNAL,
 }
 RETRY_SECONDS = 0.5
-"""A token that is back must serve within 2 s."""
+"""A token that is back must serve within 2 s; one that comes and goes is not asked more often than this."""
+CALM_SECONDS = 1.0
+"""How long signatures must go well until the last trouble is no longer told."""
 PROBE_SECONDS = 5.0
 FAREWELL_SECONDS = 1.0
 QUIET_SECONDS = 5.0
@@ -48,8 +51,9 @@ class Snapshot:
     missing: tuple[Missing, ...]
     generation: int
     """Grows whenever signers must be made anew."""
-    restarted: bool = False
-    """Whether older signers belong to a module that was finished: they must not be closed then."""
+    epoch: int = 0
+    """Grows whenever the module was finished. A signer of an older epoch is not closed: its session's number may be
+    another one's by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,23 @@ class Refresh:
 class Mender:
     """Owns the backend, but for the signers."""
 
-    def __init__(self, backend: Backend, *, tell: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        tell: Callable[[Snapshot], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.door = Door()
         self.now = Snapshot("starting", "", {}, (), 0)
+        self.busy_since: float | None = None
+        """Since when it has been at work, which it is inside the module."""
         self._backend = backend
-        self._tell = tell
+        self._tell, self._clock = tell, clock
+        self._epoch = 0
+        self._find_after = self._look_up_after = clock()
+        self._why_lost = ""
+        self._trouble, self._trouble_at = "", 0.0
         self._wishes: queue.SimpleQueue[Login | Refresh | None] = queue.SimpleQueue()
         self._refused_generation: int | None = None
         self._agreed: dict[int, PublicKey] = {}
@@ -89,11 +105,30 @@ class Mender:
         """Hand over something to do."""
         self._wishes.put(wish)
 
-    def lost(self) -> None:
+    def lost(self, why: str) -> None:
         """Say that the hardware did not answer."""
         if not self._lost.is_set():
+            self._why_lost = why
             self._lost.set()
             self._wishes.put(None)
+
+    def troubled(self, why: str, *, look_up: bool = True) -> None:
+        """Say that a signature failed although the hardware answers.
+
+        Args:
+            why: for people.
+            look_up: whether the keys may have changed.
+        """
+        self._trouble_at = self._clock()
+        if self._trouble != why or (look_up and self._trouble_at >= self._look_up_after):
+            self._trouble = why
+            self.wish(Refresh(agree=False, done=lambda _: None))
+
+    def well(self) -> None:
+        """Say that a signature was made."""
+        if self._trouble and self._clock() > self._trouble_at + CALM_SECONDS:
+            self._trouble = ""
+            self.wish(Refresh(agree=False, done=lambda _: None))
 
     def finish(self) -> None:
         """Let go of the hardware before the process ends; a raw TPM would keep our objects."""
@@ -103,37 +138,52 @@ class Mender:
 
     def run(self) -> None:
         """Work for ever."""
-        self._find()
+        with self._at_work():
+            self._find()
         while True:
-            wait = RETRY_SECONDS if self.now.state == "lost" else PROBE_SECONDS
+            wait = PROBE_SECONDS
+            if self.now.state == "lost":
+                wait = max(0.0, self._find_after - self._clock())
             try:
                 wish = self._wishes.get(timeout=wait)
             except queue.Empty:
                 wish = None
-            match wish:
-                case Login():
-                    self._login(wish)
-                case Refresh():
-                    self._refresh(wish)
-                case None:
-                    self._look()
+            with self._at_work():
+                match wish:
+                    case Login():
+                        self._login(wish)
+                    case Refresh():
+                        self._refresh(wish)
+                    case None:
+                        self._look()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self.busy_since = self._clock()
+        try:
+            yield
+        finally:
+            self.busy_since = None
 
     def _look(self) -> None:
         if self.now.state not in ("ready", "need-pin", "lost"):
             return
         try:
             if self._lost.is_set() or self.now.state == "lost":
-                raise UnavailableError("the hardware did not answer")
+                raise UnavailableError(self._why_lost or "the hardware did not answer")
             self._backend.probe()
         except UnlatchError as error:
             if self.now.state != "lost":
                 self._set("lost", str(error))
-            self._find()
+            if self._clock() >= self._find_after:
+                self._find()
 
     def _find(self) -> None:
         """Start the backend, from nothing or again."""
         if not self.door.shut(QUIET_SECONDS):
             return  # somebody hangs inside: the watchdog ends the process
+        self._find_after = self._clock() + RETRY_SECONDS
+        self._epoch += 1
         try:
             self._backend.stop()
             self._backend.start()
@@ -144,9 +194,9 @@ class Mender:
         else:
             self._lost.clear()
             if self._backend.needs_pin:
-                self._set("need-pin", "", restarted=True)
+                self._set("need-pin", "")
             else:
-                self._set_keys(restarted=True)
+                self._set_keys()
         finally:
             self.door.open()
             self._tell_all()
@@ -189,11 +239,12 @@ class Mender:
     def _refresh(self, wish: Refresh) -> None:
         if wish.agree:
             self._agreed.clear()
+        self._look_up_after = self._clock() + RETRY_SECONDS
         if self.now.state == "ready":
             self._set_keys()
         wish.done(self._verdict())
 
-    def _set_keys(self, *, restarted: bool = False) -> None:
+    def _set_keys(self) -> None:
         try:
             found = [self._agreed_or_missing(one) for one in self._backend.find_keys()]
         except UnlatchError as error:
@@ -201,7 +252,7 @@ class Mender:
             return
         keys = {one.id: one for one in found if isinstance(one, Key)}
         missing = tuple(one for one in found if isinstance(one, Missing))
-        self._set("ready", "", keys=keys, missing=missing, restarted=restarted)
+        self._set("ready", self._trouble, keys=keys, missing=missing)
 
     def _agreed_or_missing(self, found: Key | Missing) -> Key | Missing:
         """A key that was replaced under its name signs only after guard looked at it and its certificate."""
@@ -218,10 +269,9 @@ class Mender:
         *,
         keys: dict[int, Key] | None = None,
         missing: tuple[Missing, ...] = (),
-        restarted: bool = False,
     ) -> None:
         before = self.now
-        self.now = Snapshot(state, reason, keys or {}, missing, before.generation + 1, restarted)
+        self.now = Snapshot(state, reason, keys or {}, missing, before.generation + 1, self._epoch)
         if (before.state, before.reason) != (state, reason) or state == "ready":
             self._untold.append(self.now)
         if not self.door.is_shut:

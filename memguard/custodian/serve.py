@@ -32,6 +32,8 @@ from unlatch.memguard.custodian.protocol import MalformedError, Message, Operati
 HUNG = 75
 """EX_TEMPFAIL: start me again."""
 IDLE_SECONDS = 0.5
+LONGEST_WAIT = 1.0
+"""Seconds until it is looked whether something hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,10 @@ class Limits:
 
     queue: int = 64
     deadline: float = 2.0
-    """Seconds from a question to its answer."""
+    """Seconds from a question to its answer. Where each of several sessions is inside the module and none came back for
+    as long, this process ends: nothing would be answered in time."""
     hang: float = 10.0
-    """Seconds inside one call of the module before this process ends."""
+    """Seconds inside one call of the module before this process ends; finding the hardware may take three times this."""
 
 
 @dataclass(slots=True)
@@ -89,12 +92,14 @@ class Service:
     ) -> None:
         self._channel, self._backend, self._limits, self._facts = channel, backend, limits, facts
         self._clock, self._end = clock, end
-        self._mender = Mender(backend, tell=self._tell)
+        self._mender = Mender(backend, tell=self._tell, clock=clock)
         self._jobs: queue.Queue[Job] = queue.Queue(limits.queue)
         self._desk = Desk()
         self._ledger = Ledger()
         self._busy: dict[int, float] = {}
         """By worker: since when it has been inside the module."""
+        self._back_at = clock()
+        """When a worker last came back from there."""
 
     def run(self) -> None:
         """Serve until guard closes the socket, or sends what is no message; then let go of the hardware."""
@@ -123,12 +128,22 @@ class Service:
                     page.wipe()
             self._enforce()
 
-    def _patience(self) -> int | None:
-        """Milliseconds until something is too late; None for ever."""
+    def _patience(self) -> int:
+        """Milliseconds until something is too late, or may be."""
         with self._desk.lock:
             times = [job.since + self._limits.deadline for job in self._desk.open.values()]
-        times += [since + self._limits.hang for since in list(self._busy.values())]
-        return None if not times else max(0, round((min(times) - self._clock()) * 1000) + 1)
+        now = self._clock()
+        times += [*self._ends(), now + LONGEST_WAIT]
+        return max(0, round((min(times) - now) * 1000) + 1)
+
+    def _ends(self) -> list[float]:
+        """When this process ends, unless the module answers."""
+        busy = list(self._busy.values())
+        times = [since + self._limits.hang for since in busy]
+        if 1 < len(busy) == self._backend.workers:
+            times.append(max(self._back_at, *busy) + self._limits.deadline)
+        finding = self._mender.busy_since
+        return times if finding is None else [*times, finding + 3 * self._limits.hang]
 
     def _enforce(self) -> None:
         now = self._clock()
@@ -136,7 +151,9 @@ class Service:
             late = [job for job in self._desk.open.values() if now >= job.since + self._limits.deadline]
         for job in late:
             self._refuse(job, Refusal.TOO_SLOW)
-        if any(now >= since + self._limits.hang for since in list(self._busy.values())):
+        if late:
+            self._mender.troubled(f"no signature within {self._limits.deadline:g} s", look_up=False)
+        if any(now >= end for end in self._ends()):
             self._send(protocol.event({"state": "lost", "reason": "the module hangs: starting anew"}))
             self._end(HUNG)
 
@@ -210,7 +227,7 @@ class Service:
     def _work(self, number: int) -> None:
         """Sign for ever, with a signer that is made anew when the hardware was found anew."""
         signer: Signer | None = None
-        generation = -1
+        generation = epoch = -1
         while True:
             try:
                 job = self._jobs.get(timeout=IDLE_SECONDS)
@@ -224,14 +241,16 @@ class Service:
                 with self._mender.door.passing():
                     now = self._mender.now
                     if generation != now.generation:
-                        if signer is not None and not now.restarted:
+                        if signer is not None and epoch == now.epoch:
                             signer.close()
-                        signer, generation = self._backend.signer(), now.generation
+                        signer = None
+                        signer, generation, epoch = self._backend.signer(), now.generation, now.epoch
                     assert signer is not None
                     self._sign(job, signer, now)
             except UnlatchError as error:
                 self._fail(job, error)
             finally:
+                self._back_at = self._clock()
                 self._busy.pop(number, None)
 
     def _rest(self, signer: Signer | None, generation: int) -> tuple[Signer | None, int]:
@@ -252,9 +271,10 @@ class Service:
         except signatures.WrongSignatureError:
             self._ledger.count("wrong signatures")
             # Rotated under its name, or broken: what is there now must be looked at anew.
-            self._mender.wish(Refresh(agree=False, done=lambda _: None))
+            self._mender.troubled("a signature was wrong, and kept back")
             self._refuse(job, Refusal.INTERNAL)
             return
+        self._mender.well()
         if self._desk.take(job):
             self._ledger.signed(key.id, self._clock() - job.since)
             self._send(protocol.reply(job.asked, signature))
@@ -264,10 +284,10 @@ class Service:
             self._refuse(job, _refusal_of(self._mender.now, job.key.id) or Refusal.LOST)
         elif isinstance(error, RefusedError):
             need_pin = getattr(error, "fault", "") == "need-pin"
-            self._mender.lost() if need_pin else self._mender.wish(Refresh(agree=False, done=lambda _: None))
+            (self._mender.lost if need_pin else self._mender.troubled)(str(error))
             self._refuse(job, Refusal.NEED_PIN if need_pin else Refusal.INTERNAL)
         else:
-            self._mender.lost()
+            self._mender.lost(str(error))
             self._refuse(job, Refusal.LOST)
 
     def _refuse(self, job: Job, reason: Refusal) -> None:

@@ -1,7 +1,8 @@
-"""A proxy with sealed keys and keys in SoftHSM, the token's PIN sealed beside the first."""
+"""A served site with one sealed software key and keys in a SoftHSM token, the PIN sealed beside the first."""
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import subprocess
 from pathlib import Path
@@ -9,90 +10,107 @@ from pathlib import Path
 from support.pki import Authority, new_key, pem
 from support.product import UNLATCH, Proxy, environment
 from support.softhsm import MODULE, PIN, SoftHsm
-from support.tangd import Tangd
 
-TOKEN = f"pkcs11:token=prod?module-path={MODULE}"
 CONFIG = """\
-unlock: {bundle: pay.jwe}
+unlock: {bundle: pay.jwe@gates@}
 hardware:
   pins: {"@token@": "sealed:hsm-pin"}
   tcti: @tcti@
-  pkcs11: [{module: @module@, read: [@hsm@], write: [@hsm@]}]
+  pkcs11: [{module: @module@, read: [@files@], write: [@files@]}]
 listeners:
   - bind: ["127.0.0.1:@port@"]
     certificates: [@certificates@]
 routes: [{upstream: app}]
 upstreams: {app: {servers: ["127.0.0.1:@app@"]}}
-workers: @workers@
+workers: 1
 admin: {socket: admin.sock, http: "127.0.0.1:@health@"}
 """
-
-
-def key_uri(name: str) -> str:
-    """The URI of a key of the token."""
-    return f"pkcs11:token=prod;object={name};type=private?module-path={MODULE}"
+SOFT, TOKENS = "localhost", ("p256.localhost", "rsa.localhost")
+IN_TPM = "tpm.localhost"
 
 
 class HardwareSite:
-    """Keys made at run time; `certificates` are entries of the configuration, which a test may change."""
+    """A folder with keys, certificates and the sealed file.
 
-    def __init__(self, folder: Path, hsm: SoftHsm, tangd: Tangd) -> None:
-        self.folder, self.hsm, self.tangd = folder, hsm, tangd
+    Args:
+        folder: where.
+        hsm: its token "prod" gets the keys p256 and rsa.
+        seal_to: options of `unlatch seal` that name who opens.
+        pin: what is sealed as the token's PIN.
+        module: the library through which the proxy reaches the token.
+        gate: thumbprint of the gate that must have signed receipts, None for plain Tang.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hsm: SoftHsm,
+        *seal_to: str,
+        pin: str = PIN,
+        module: str | Path = MODULE,
+        gate: str | None = None,
+    ) -> None:
+        self.folder, self.hsm, self.module, self.gate = folder, hsm, module, gate
         self.authority = Authority(folder)
         self.extra = {"SOFTHSM2_CONF": str(hsm.config)}
-        self.certificates: list[str] = []
-        self._sealed: list[str] = []
-
-    def add_sealed(self, name: str, kind: str, host: str) -> str:
-        """A key for the sealed file, with a chain `NAME.pem` for `host`; gives the configuration's entry."""
-        key = new_key(kind)
-        (self.folder / f"{name}.key").write_bytes(pem(key))
-        self.authority.issue(self.folder / f"{name}.pem", [host], key.public_key())
-        self._sealed.append(name)
-        return f'chain: {name}.pem, key: "sealed:{name}"'
-
-    def add_hardware(self, name: str, kind: str, host: str) -> str:
-        """A key in the token, with a chain `NAME.pem` for `host`; gives the configuration's entry."""
-        key = new_key(kind)
-        path = self.folder / f"{name}.key"
-        path.write_bytes(pem(key))
-        self.hsm.import_key("prod", path, name, f"{len(self.certificates) + 1:02x}")
-        path.unlink()
-        self.authority.issue(self.folder / f"{name}.pem", [host], key.public_key())
-        return f'chain: {name}.pem, key: "{key_uri(name)}"'
-
-    def seal(self, *arguments: str, hosts: str = "localhost,p256.localhost,rsa.localhost") -> None:
-        """Seal what was added, and the PIN."""
-        (self.folder / "pin").write_text(PIN)
-        keys = [word for name in self._sealed for word in ("--key", f"{name}={name}.key")]
+        self.files = [hsm.folder]
+        self.certificates = ['{chain: soft.pem, key: "sealed:soft"}']
+        soft = new_key("p256")
+        (folder / "soft.key").write_bytes(pem(soft))
+        self.authority.issue(folder / "soft.pem", [SOFT], soft.public_key())
+        for number, name in enumerate(("p256", "rsa"), start=1):
+            key = new_key(name)
+            (folder / f"{name}.key").write_bytes(pem(key))
+            hsm.import_key("prod", folder / f"{name}.key", name, f"{number:02x}")
+            (folder / f"{name}.key").unlink()
+            self.authority.issue(folder / f"{name}.pem", [f"{name}.localhost"], key.public_key())
+            self.certificates.append(f'{{chain: {name}.pem, key: "{self.key_uri(name)}"}}')
+        (folder / "pin").write_text(pin)
         self.run(
-            *("seal", "--to", self.tangd.url, "--thp", self.tangd.thumbprint, "--workload", "pay"),
-            *keys, "--names", hosts, "--pin", "hsm-pin=@pin", "--hardware", TOKEN, *arguments,
-            *("--out", "pay.jwe", "--force"),
-        )  # fmt: skip
+            *("seal", *seal_to, "--workload", "pay", "--key", "soft=soft.key", "--names", SOFT),
+            *("--pin", "hsm-pin=@pin", "--hardware", self.token, "--out", "pay.jwe"),
+        )
 
-    def run(self, *arguments: str) -> bytes:
+    @property
+    def token(self) -> str:
+        """The token's URI."""
+        return f"pkcs11:token=prod?module-path={self.module}"
+
+    def key_uri(self, name: str) -> str:
+        """A key's URI."""
+        return f"pkcs11:token=prod;object={name};type=private?module-path={self.module}"
+
+    def add_tpm_key(self, tcti: str) -> None:
+        """Make a key in a TPM, and its certificate."""
+        self.extra["UNLATCH_TCTI"] = tcti
+        self.run("tpm", "make-key", "--out", "tpm.key")
+        self.run("tpm", "csr", "tpm.key", "--names", IN_TPM, "--out", "tpm.csr")
+        self.authority.issue_for_request(self.folder / "tpm.pem", (self.folder / "tpm.csr").read_bytes())
+        self.certificates.append('{chain: tpm.pem, key: "file:tpm.key"}')
+
+    def run(self, *arguments: str, extra: dict[str, str] | None = None) -> bytes:
         """Any command; it must succeed."""
         done = subprocess.run(
             [*UNLATCH, *arguments], cwd=self.folder, capture_output=True, timeout=60,
-            env=environment(self.folder) | self.extra,
+            env=environment(self.folder) | self.extra | (extra or {}),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
-    def serve(self, app: int, *, more: str = "", tcti: str = "null", workers: int = 1) -> Proxy:
-        """Start the proxy; `more` are further lines of the configuration."""
-        text = CONFIG + more
+    def serve(self, app: int, *, name: str = "proxy") -> Proxy:
+        """Start the proxy."""
+        tcti = self.extra.get("UNLATCH_TCTI", "null")
+        text = CONFIG
         for mark, value in {
-            "@token@": TOKEN, "@tcti@": tcti, "@workers@": workers, "@module@": MODULE, "@hsm@": self.hsm.folder, "@app@": app,
-            "@certificates@": ", ".join(f"{{{one}}}" for one in self.certificates),
+            "@token@": self.token, "@tcti@": f'"{tcti}"' if ":" in tcti else tcti, "@module@": self.module,
+            "@files@": ", ".join(map(str, self.files)), "@app@": app, "@certificates@": ", ".join(self.certificates),
+            "@gates@": f", gates: [{self.gate}], wait: 60s" if self.gate else "",
         }.items():  # fmt: skip
             text = text.replace(mark, str(value))
-        return Proxy(self.folder, text, extra=self.extra)
+        return Proxy(self.folder, text, name=name, extra=self.extra)
 
     def answers(self, proxy: Proxy, host: str, version: ssl.TLSVersion | None = None) -> bool | None:
-        """True once a request to this name is answered."""
-        try:
+        """True once a request to this name is answered, None while its handshake fails."""
+        with contextlib.suppress(ssl.SSLError, ConnectionError, TimeoutError):
             return proxy.get(ca=self.authority.path, host=host, version=version) == (200, b"ok\n") or None
-        except (ssl.SSLError, ConnectionError):
-            return None
+        return None
