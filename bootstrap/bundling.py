@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from unlatch.bootstrap import files, jose, prompt
 from unlatch.errors import ConfigError, UsageError
 from unlatch.memguard._native import BundleWriter, Secret
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes, PublicKeyTypes
 
 MAX_SECRET_BYTES = 64 * 1024
 """The native crate's bound for one secret."""
@@ -20,17 +24,17 @@ class Ingredient:
     """One secret of a bundle to be."""
 
     name: str
-    kind: Literal["key", "generated key", "token", "pin", "ticket-secret"]
+    kind: Literal["key", "generated key", "token", "pin", "ticket-secret", "hardware-key"]
     source: str
     """A file for a key; an algorithm for a generated one; "", "@FILE" or "fd:N" for a token or PIN; the first hour
-    since 1970 for a ticket secret."""
+    since 1970 for a ticket secret; a certificate, request or public key in PEM for a key in hardware."""
     rules: Mapping[str, object] | None
     """The sealed `use`; None is unbound."""
 
     @property
     def label(self) -> str:
         """The kind as the bundle names it."""
-        return self.kind if self.kind in ("token", "pin", "ticket-secret") else "private-key"
+        return "private-key" if self.kind in ("key", "generated key") else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,12 @@ def _add(writer: BundleWriter, one: Ingredient) -> bytes | None:
             if rules is None:
                 raise UsageError("a PIN needs its hardware", hint="name it with --hardware URI")
             writer.add_pin(one.name, _typed(one), rules)
+        case "hardware-key":
+            if rules is None:
+                raise UsageError(
+                    "a key in hardware needs names", hint="name its hosts with --names a.example"
+                )
+            writer.add_hardware_key(one.name, spki_sha256(Path(one.source)), rules)
         case "ticket-secret":
             writer.generate_ticket_secret(one.name, int(one.source))
         case "generated key":
@@ -84,6 +94,43 @@ def _add(writer: BundleWriter, one: Ingredient) -> bytes | None:
                 )
             return writer.generate_private_key(one.name, one.source, rules)
     return None
+
+
+def spki_sha256(path: Path) -> bytes:
+    """Name a key in hardware by its public half.
+
+    Args:
+        path: PEM of a certificate (the first one counts), a certificate request or a public key.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        load_pem_public_key,
+    )
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read: {error.strerror}, {path}") from error
+    key: CertificatePublicKeyTypes | PublicKeyTypes
+    try:
+        if b"-----BEGIN CERTIFICATE-----" in data:
+            key = x509.load_pem_x509_certificates(data)[0].public_key()
+        elif b"CERTIFICATE REQUEST-----" in data:
+            key = x509.load_pem_x509_csr(data).public_key()
+        else:
+            key = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            f"no certificate, certificate request or public key in PEM: {path}",
+            hint="unlatch hsm csr and unlatch tpm csr write a request",
+        ) from error
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 
 
 def _typed(one: Ingredient) -> Secret:

@@ -21,6 +21,8 @@ from unlatch.memguard._native import Bundle, Secret, jwe_open
 
 MAX_KEY_BYTES = 64 * 1024
 DECISION_SECONDS = 600.0
+RULES_ONLY = "hardware-key"
+"""The kind of what a file holds rules for and no secret: a key that stays in its hardware."""
 ONLY = "secret"
 """What the one secret of a file that is no bundle is called."""
 
@@ -86,7 +88,9 @@ def announced(sealed: SealedFile) -> tuple[str, ...] | None:
     if not sealed.is_bundle:
         return (ONLY,)
     secrets = sealed.labels.get("secrets")
-    return tuple(secrets) if isinstance(secrets, dict) else None
+    if not isinstance(secrets, dict):
+        return None
+    return tuple(name for name, kind in secrets.items() if kind != RULES_ONLY)
 
 
 def unknown_name(name: str, known: tuple[str, ...]) -> ConfigError:
@@ -120,4 +124,4 @@ def _transport(
 def _names(bundle: Bundle) -> tuple[str, ...]:
     described = jose.read_json(bundle.describe())
     assert isinstance(described, dict)
-    return tuple(str(secret["name"]) for secret in described["secrets"])
+    return tuple(str(secret["name"]) for secret in described["secrets"] if secret["kind"] != RULES_ONLY)

@@ -75,6 +75,13 @@ WHAT = [
         help="The PIN of a token (hardware); asked for without echo.",
     ),
     click.option("--tickets", metavar="NAME", help="A new secret for session tickets that a fleet shares."),
+    click.option(
+        "--hardware-key",
+        "hardware_keys",
+        multiple=True,
+        metavar="NAME=FILE",
+        help="Rules of a key in hardware, named by a certificate, request or public key in PEM.",
+    ),
     click.option("--hardware", metavar="URI", help="The only token that the PIN is for: pkcs11:token=…"),
 ]
 RULES = [
@@ -147,6 +154,7 @@ class Options:
     tokens: tuple[str, ...]
     pins: tuple[str, ...]
     tickets: str | None
+    hardware_keys: tuple[str, ...]
     hardware: str | None
     use_file: Path | None
     upstream: str | None

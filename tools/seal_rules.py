@@ -44,6 +44,13 @@ def ingredients(options: Options, *, now: float) -> list[Ingredient]:
     for text in options.pins:
         name, source = _never_typed("pin", text)
         found.append(Ingredient(name, "pin", source, rules_of(name, "pin")))
+    for text in options.hardware_keys:
+        name, separator, file = text.partition("=")
+        if not separator or not file:
+            raise UsageError(
+                f"--hardware-key {text}: expected NAME=FILE", hint="--hardware-key site=/path/to/site.pem"
+            )
+        found.append(Ingredient(name, "hardware-key", file, rules_of(name, "hardware-key")))
     if options.tickets is not None:
         hour = str(int(now) // HOUR)
         found.append(Ingredient(options.tickets, "ticket-secret", hour, rules.TICKET_RULES))
@@ -108,6 +115,10 @@ def _rules_from_flags(options: Options, name: str, kind: str) -> Mapping[str, ob
     names = options.names.split(",") if options.names else []
     if kind == "key" and options.jwt_file is not None and options.upstream:
         return rules.jwt_rules(names, _mapping(options.jwt_file), _destination(options))
+    if kind == "hardware-key":
+        if not names:
+            raise UsageError(f"{name} has no sealed rules", hint="give --names A,B or a file with --use")
+        return rules.key_rules(names, ["server"])
     if kind == "key" and (names or "client" in options.roles):
         return rules.key_rules(names, options.roles)
     if kind == "token" and options.upstream:
@@ -135,7 +146,7 @@ def _destination(options: Options) -> dict[str, object]:
 
 
 def _all_names(options: Options) -> list[str]:
-    return [*options.keys, *options.generate, *options.tokens, *options.pins]
+    return [*options.keys, *options.generate, *options.tokens, *options.pins, *options.hardware_keys]
 
 
 def _rules_file(path: Path | None) -> dict[str, dict[str, object]]:

@@ -89,13 +89,12 @@ impl BundleWriter {
         self.with(py, |writer| writer.add_token(name, &value, rules))
     }
 
-    /// The PIN of a token (hardware).
+    /// Where a fleet's session ticket keys come from.
     #[pyo3(signature = (name, epoch, /))]
     fn generate_ticket_secret(&self, py: Python<'_>, name: &str, epoch: u64) -> PyResult<()> {
         self.with(py, |writer| writer.generate_ticket_secret(name, epoch))
     }
 
-    #[pyo3(signature = (name, value, rules, /))]
     /// Rules of a key in hardware, which 32 bytes of SHA-256 over its SubjectPublicKeyInfo name.
     #[pyo3(signature = (name, spki_sha256, rules, /))]
     fn add_hardware_key(
@@ -110,6 +109,8 @@ impl BundleWriter {
         })
     }
 
+    /// The PIN of a token (hardware).
+    #[pyo3(signature = (name, value, rules, /))]
     fn add_pin(&self, py: Python<'_>, name: &str, value: &Secret, rules: &[u8]) -> PyResult<()> {
         let value = value.bytes(py)?;
         self.with(py, |writer| writer.add_pin(name, &value, rules))
