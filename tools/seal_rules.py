@@ -99,6 +99,8 @@ def _refuse_shared_flags(options: Options, from_file: Mapping[str, object]) -> N
         raise UsageError(
             "the flags for rules are for one token", hint="give rules per secret in a file with --use"
         )
+    if (options.sign_file or options.jwt_file) and not options.upstream:
+        raise UsageError("what is signed goes to one upstream", hint="--upstream URL with --caller WHO")
     if options.sign_file is not None and options.jwt_file is not None:
         raise UsageError(
             "--sign is for a token, --jwt for a key", hint="give rules per secret in a file with --use"
@@ -113,12 +115,12 @@ def _rules_from_flags(options: Options, name: str, kind: str) -> Mapping[str, ob
             )
         return rules.pin_rules(options.hardware)
     names = options.names.split(",") if options.names else []
-    if kind == "key" and options.jwt_file is not None and options.upstream:
-        return rules.jwt_rules(names, _mapping(options.jwt_file), _destination(options))
     if kind == "hardware-key":
         if not names:
             raise UsageError(f"{name} has no sealed rules", hint="give --names A,B or a file with --use")
         return rules.key_rules(names, ["server"])
+    if kind == "key" and options.jwt_file is not None and options.upstream:
+        return rules.jwt_rules(names, _mapping(options.jwt_file), _destination(options))
     if kind == "key" and (names or "client" in options.roles):
         return rules.key_rules(names, options.roles)
     if kind == "token" and options.upstream:

@@ -201,6 +201,81 @@ def test_pin_needs_its_token(
     assert "482913" not in unlatch.err
 
 
+SIGN = "kind: hmac\nhash: sha256\nencoding: hex\nover: [time, method, path]\n"
+JWT = "issuer: shop\naudience: https://api.psp.example\n"
+TO_PSP = ["--upstream", "https://api.psp.example", "--caller", "anyone"]
+
+
+def test_signing_secrets_client_keys_and_ticket_secrets_are_sealed(
+    unlatch: Shell, url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sign.yaml").write_text(SIGN)
+    (tmp_path / "jwt.yaml").write_text(JWT)
+    token(tmp_path)
+    for name, arguments, kind in (
+        ("psp", ["--token", "psp=@token", *TO_PSP, "--sign", "sign.yaml"], "token"),
+        ("robot", ["--generate", "robot", "--names", "robot", *TO_PSP, "--jwt", "jwt.yaml"], "private-key"),
+        ("login", ["--generate", "login", "--names", "login", "--role", "client"], "private-key"),
+        ("fleet", ["--tickets", "fleet"], "ticket-secret"),
+    ):
+        assert unlatch(*pinned(url), *arguments, "--force") == 0, unlatch.err
+        assert unlatch("inspect", "pay.jwe", "--json") == 0
+        assert json.loads(unlatch.out)["unlatch"]["secrets"] == {name: kind}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--token", "psp=@token", *TO_PSP, "--sign", "bad.yaml"], 21, "sha1"),
+        (["--token", "psp=@token", *TO_PSP, "--sign", "missing.yaml"], 21, "cannot read"),
+        (["--token", "psp=@token", *TO_PSP, "--sign", "list.yaml"], 21, "no mapping"),
+        (
+            ["--token", "psp=@token", *TO_PSP, "--sign", "sign.yaml", "--jwt", "jwt.yaml"],
+            2,
+            "--sign is for a token",
+        ),
+        (["--generate", "robot", "--names", "r", "--jwt", "jwt.yaml"], 2, "--upstream"),
+        (["--generate", "robot", "--names", "r", *TO_PSP, "--jwt", "sign.yaml"], 21, "issuer"),
+        (["--generate", "robot", "--names", "r", "--role", "root"], 2, "root"),
+    ],
+)
+def test_rules_for_signing_that_make_no_sense_leave_no_file(
+    unlatch: Shell, url: str, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "sign.yaml").write_text(SIGN)
+    (tmp_path / "bad.yaml").write_text(SIGN.replace("sha256", "sha1"))
+    (tmp_path / "list.yaml").write_text("[1]")
+    (tmp_path / "jwt.yaml").write_text(JWT)
+    token(tmp_path)
+
+    assert unlatch(*pinned(url), *arguments) == code
+
+    assert message in unlatch.err
+    assert not Path("pay.jwe").exists()
+
+
+def test_rules_of_signing_secrets_are_spelled_as_guard_reads_them(tmp_path: Path) -> None:
+    from support.pki import Authority
+
+    ca = Authority(tmp_path).path
+    destination = rules.token_rules(upstream="https://a", callers=["anyone"], sign={"kind": "hmac"})
+    from_file = rules.read_rules(
+        {"roles": ["jwt"], "jwt": {"issuer": "me", "for": {"upstream": "https://a:443", "ca": "ca.pem"}}},
+        folder=tmp_path,
+    )
+
+    assert destination["sign"] == {"kind": "hmac"}
+    assert rules.jwt_rules([], {"issuer": "me"}, {"upstream": "u"}) == {
+        "roles": ["jwt"],
+        "jwt": {"issuer": "me", "for": {"upstream": "u"}},
+    }
+    assert from_file["jwt"] == {
+        "issuer": "me",
+        "for": {"upstream": "https://a:443", "ca": rules.ca_digests(ca)},
+    }
+    assert rules.key_rules(["A"], ["client"]) == {"names": ["a"], "roles": ["client"]}
+
+
 def test_rules_of_a_file_hold_per_secret(unlatch: Shell, url: str, tmp_path: Path) -> None:
     token(tmp_path)
     Path("use.yaml").write_text(
