@@ -37,6 +37,7 @@ class HardwareSite:
         hsm: its token "prod" gets the keys p256 and rsa.
         seal_to: options of `unlatch seal` that name who opens.
         pin: what is sealed as the token's PIN.
+        token_pin: what the token takes, where that is not the usual one.
         module: the library through which the proxy reaches the token.
         gate: thumbprint of the gate that must have signed receipts, None for plain Tang.
     """
@@ -47,6 +48,7 @@ class HardwareSite:
         hsm: SoftHsm,
         *seal_to: str,
         pin: str = PIN,
+        token_pin: str = PIN,
         module: str | Path = MODULE,
         gate: str | None = None,
     ) -> None:
@@ -61,7 +63,7 @@ class HardwareSite:
         for number, name in enumerate(("p256", "rsa"), start=1):
             key = new_key(name)
             (folder / f"{name}.key").write_bytes(pem(key))
-            hsm.import_key("prod", folder / f"{name}.key", name, f"{number:02x}")
+            hsm.import_key("prod", folder / f"{name}.key", name, f"{number:02x}", pin=token_pin)
             (folder / f"{name}.key").unlink()
             self.authority.issue(folder / f"{name}.pem", [f"{name}.localhost"], key.public_key())
             self.certificates.append(f'{{chain: {name}.pem, key: "{self.key_uri(name)}"}}')

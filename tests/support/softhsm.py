@@ -58,10 +58,10 @@ class SoftHsm:
         """Make a key pair: "rsa:2048", "EC:prime256v1", "EC:secp384r1", "EC:edwards25519"."""
         self.tool(token, "--keypairgen", "--key-type", kind, "--label", label, "--id", identity)
 
-    def import_key(self, token: str, pem: Path, label: str, identity: str = "01") -> None:
+    def import_key(self, token: str, pem: Path, label: str, identity: str = "01", *, pin: str = PIN) -> None:
         """Bring a PKCS#8 key in."""
         self.run(
-            "softhsm2-util", "--import", pem, "--token", token, "--label", label, "--id", identity, "--pin", PIN
+            "softhsm2-util", "--import", pem, "--token", token, "--label", label, "--id", identity, "--pin", pin
         )  # fmt: skip
 
     def __enter__(self) -> Self:
