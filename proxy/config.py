@@ -65,6 +65,13 @@ class Unlock(Section):
     unbound: bool = Field(default=False, description="let a token without sealed rules be used")
 
 
+class Fallback(Section):
+    """A sealed key and its chain, which stand in for a key in hardware while that does not sign."""
+
+    chain: Path
+    key: SealedName
+
+
 class Certificate(Section):
     """A public chain file and the name of its key."""
 
@@ -72,6 +79,17 @@ class Certificate(Section):
     key: KeyName = Field(
         description="sealed:NAME, pkcs11:URI, or file:PATH of a PEM that names a key in a token or TPM"
     )
+
+    fallback: Fallback | None = Field(
+        default=None,
+        description="what is presented while a key in hardware does not sign; without it handshakes fail then",
+    )
+
+    @model_validator(mode="after")
+    def _fallback_is_for_hardware(self) -> Certificate:
+        if self.fallback is not None and not self.is_in_hardware:
+            raise ValueError("a fallback is for a key in hardware; this key is sealed")
+        return self
 
     @property
     def is_in_hardware(self) -> bool:

@@ -9,7 +9,11 @@ from unlatch.proxy.wiring import KeyInfo
 
 
 def describe(
-    keys: Iterable[KeyInfo], *, edge: Mapping[str, Any], guard: Mapping[str, Any]
+    keys: Iterable[KeyInfo],
+    *,
+    edge: Mapping[str, Any],
+    guard: Mapping[str, Any],
+    fallbacks: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
     """One entry for each key of the configuration.
 
@@ -17,6 +21,7 @@ def describe(
         keys: as guard named them.
         edge: its counters (docs/protocol.md 2); empty while it does not answer.
         guard: its status (docs/protocol.md 1.7).
+        fallbacks: by name of a key in hardware, the sealed key that stands in for it.
     """
     measured = edge.get("keys", {})
     places = dict(_places(guard))
@@ -32,6 +37,11 @@ def describe(
         }
         if key.name in places:
             entry["hardware"], entry["state"] = places[key.name]
+        if (fallback := fallbacks.get(key.name)) is not None:
+            told = seen.get("fallback", {})
+            is_active = told.get("active", False) or entry.get("state") != "ready"
+            signatures = told.get("signatures", 0)
+            entry["fallback"] = {"key": fallback, "active": is_active, "signatures": signatures}
         yield entry
 
 

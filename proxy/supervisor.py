@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unlatch.errors import ConfigError, UnavailableError, UnlatchError
-from unlatch.proxy import config_file, users
+from unlatch.proxy import config_file, fallback, users
 from unlatch.proxy.config_file import LoadedConfig
 from unlatch.proxy.custodians import Custodians
 from unlatch.proxy.door import Door
@@ -37,6 +37,7 @@ LONGEST_PAUSE = 300.0
 FIRST_RESTART_PAUSE = 0.05
 LONGEST_RESTART_PAUSE = 5.0
 CALM_SECONDS = 10.0
+FALLBACK_LOOK = 1.0
 
 
 class Supervisor:
@@ -208,6 +209,7 @@ class Supervisor:
             "custodians": asyncio.create_task(self._custodians.keep(self._guard)),
             "edge": asyncio.create_task(self._keep("edge")),
             "egress": asyncio.create_task(self._keep("egress")),
+            "fallbacks": asyncio.create_task(self._watch_fallbacks()),
         }
         try:
             done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -322,7 +324,7 @@ class Supervisor:
                 children["guard"] |= await self._guard.control.status()
                 edge = await self._workers.edge_status()
                 children.get("edge", {})["counters"] = edge
-                keys = list(describe_keys(self._granted.keys.values(), edge=edge, guard=children["guard"]))
+                keys = self._describe_keys(edge, children["guard"])
         failure = None
         if self.failure is not None:
             failure = {"code": self.failure.code, "message": self.failure.message, "hint": self.failure.hint}
@@ -334,8 +336,28 @@ class Supervisor:
             "processes": children,
             "keys": keys,
             "failure": failure,
-            "weaker": self._weaker(children),
+            "weaker": [*self._weaker(children), *fallback.weaker(keys)],
         }
+
+    def _describe_keys(self, edge: dict[str, Any], guard: dict[str, Any]) -> list[dict[str, Any]]:
+        keys = self._granted.keys.values()
+        return list(describe_keys(keys, edge=edge, guard=guard, fallbacks=self._wiring.fallbacks))
+
+    async def _watch_fallbacks(self) -> None:
+        """Say in the log when a fallback signs, and when it does no more."""
+        watch = fallback.Watch()
+        while True:
+            await asyncio.sleep(FALLBACK_LOOK)
+            if not self._wiring.fallbacks or self._guard is None:
+                continue
+            edge = await self._workers.edge_status()
+            try:
+                guard = await self._guard.control.status()
+            except UnlatchError:
+                continue  # the end of guard is seen by who waits for it
+            # An edge that does not answer says nothing of fallbacks.
+            for event, facts in watch.changes(self._describe_keys(edge, guard)) if edge else ():
+                log(event, **facts)
 
     def _weaker(self, children: dict[str, Any]) -> list[str]:
         """What this system could not give guard and the configuration does not accept, in words."""

@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from unlatch.errors import ConfigError
-from unlatch.proxy.config import CallerCertificate, CallerUser, Inject, Route
+from unlatch.proxy.config import (
+    CallerCertificate,
+    CallerUser,
+    Certificate,
+    ClientCertificate,
+    Fallback,
+    Inject,
+    Route,
+)
 from unlatch.proxy.config_file import LoadedConfig
+from unlatch.proxy.fallback import check_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +107,37 @@ class Wiring:
         return sorted({granted.keys[name].id for name in self.key_names})
 
     def slow_key_ids(self, granted: Granted) -> list[int]:
-        """Those of them that sign in milliseconds."""
+        """Those of them that sign in milliseconds, and their fallbacks."""
         listeners = self.edge(granted)["listeners"]
-        entries = [entry for listener in listeners for entry in listener["certificates"]]
-        return sorted({entry["key"] for entry in entries if entry.get("slow")})
+        slow = [one for listener in listeners for one in listener["certificates"] if one.get("slow")]
+        return sorted({one["key"] for one in [*slow, *(one["fallback"] for one in slow)] if one})
+
+    @property
+    def fallbacks(self) -> dict[str, str]:
+        """By name of a key in hardware: the sealed key that stands in for it."""
+        return {
+            one.key: one.fallback.key.removeprefix("sealed:")
+            for listener in self.loaded.config.listeners
+            for one in listener.certificates
+            if one.fallback is not None
+        }
+
+    def _presented(self, certificate: Certificate | Fallback, granted: Granted) -> dict[str, Any]:
+        """A certificate as edge is told of it."""
+        key = granted.keys[certificate.key.removeprefix("sealed:")]
+        chain = self.chains[str(certificate.chain)]
+        entry: dict[str, Any] = {"chain": chain, "key": key.id, "algorithm": key.algorithm}
+        if isinstance(certificate, Certificate) and certificate.is_in_hardware:
+            fallback = certificate.fallback
+            entry |= {"slow": True, "fallback": fallback and self._presented(fallback, granted)}
+        return entry
 
     def edge(self, granted: Granted) -> dict[str, Any]:
         """Everything of edge's configuration but descriptors."""
-        config, keys = self.loaded.config, granted.keys
+        config = self.loaded.config
         listeners = []
         for number, listener in enumerate(config.listeners):
-            certificates = [
-                {
-                    "chain": self.chains[str(certificate.chain)],
-                    "key": keys[certificate.key.removeprefix("sealed:")].id,
-                    "algorithm": keys[certificate.key.removeprefix("sealed:")].algorithm,
-                }
-                | ({"slow": True} if certificate.is_in_hardware else {})
-                for certificate in listener.certificates
-            ]
+            certificates = [self._presented(one, granted) for one in listener.certificates]
             client_ca = None
             if listener.client_ca is not None:
                 client_ca = self.loaded.read(
@@ -211,12 +232,12 @@ def read_wiring(loaded: LoadedConfig, ids: RouteIds) -> Wiring:
     for number, listener in enumerate(loaded.config.listeners):
         for index, certificate in enumerate(listener.certificates):
             where = f"listeners[{number}].certificates[{index}]"
-            pem = loaded.read(certificate.chain, place=f"{where}.chain")
-            spki, names = _leaf(pem, loaded, place=f"{where}.chain", name=str(certificate.chain))
-            chains[str(certificate.chain)] = pem.decode()
-            certificates.append(
-                {"where": where, "key": certificate.key.removeprefix("sealed:"), "spki": spki, "names": names}
-            )
+            certificates.append(_claim(loaded, chains, certificate, where=where))
+            if certificate.fallback is not None:
+                claim = _claim(loaded, chains, certificate.fallback, where=f"{where}.fallback")
+                place = loaded.where(f"{where}.fallback")
+                check_names(hardware=certificates[-1]["names"], fallback=claim["names"], where=place)
+                certificates.append(claim)
     routes, inject = _routes(loaded, ids)
     tickets = loaded.config.tickets.secret
     guard = {
@@ -227,6 +248,20 @@ def read_wiring(loaded: LoadedConfig, ids: RouteIds) -> Wiring:
         "tickets": None if tickets is None else {"where": "tickets", "secret": tickets},
     }
     return Wiring(loaded, chains, guard, routes, _custodians(loaded))
+
+
+def _claim(
+    loaded: LoadedConfig,
+    chains: dict[str, str],
+    one: Certificate | Fallback | ClientCertificate,
+    *,
+    where: str,
+) -> dict[str, Any]:
+    """What guard must check of a certificate; its chain is noted."""
+    pem = loaded.read(one.chain, place=f"{where}.chain")
+    spki, names = _leaf(pem, loaded, place=f"{where}.chain", name=str(one.chain))
+    chains[str(one.chain)] = pem.decode()
+    return {"where": where, "key": one.key.removeprefix("sealed:"), "spki": spki, "names": names}
 
 
 def _routes(loaded: LoadedConfig, ids: RouteIds) -> tuple[dict[int, int], list[dict[str, Any]]]:
@@ -245,17 +280,11 @@ def _routes(loaded: LoadedConfig, ids: RouteIds) -> tuple[dict[int, int], list[d
 
 def _clients(loaded: LoadedConfig, chains: dict[str, str]) -> list[dict[str, Any]]:
     """The certificates that egress shows; their chains are noted."""
-    claims = []
-    for name, upstream in loaded.config.upstreams.items():
-        if upstream.tls is None or upstream.tls.client is None:
-            continue
-        client, where = upstream.tls.client, f"upstreams.{name}.tls.client"
-        pem = loaded.read(client.chain, place=f"{where}.chain")
-        spki, names = _leaf(pem, loaded, place=f"{where}.chain", name=str(client.chain))
-        chains[str(client.chain)] = pem.decode()
-        key = client.key.removeprefix("sealed:")
-        claims.append({"where": where, "key": key, "spki": spki, "names": names})
-    return claims
+    return [
+        _claim(loaded, chains, upstream.tls.client, where=f"upstreams.{name}.tls.client")
+        for name, upstream in loaded.config.upstreams.items()
+        if upstream.tls is not None and upstream.tls.client is not None
+    ]
 
 
 def _custodians(loaded: LoadedConfig) -> list[dict[str, Any]]:

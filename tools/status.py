@@ -25,7 +25,8 @@ def command(context: click.Context, path: Path, as_json: bool) -> None:
     """Say whether the proxy is locked, asking or serving.
 
     Exit codes: 0 serving, 3 not running, 12 locked or asking, 24 serving, but this
-    system lacks a protection that guard.accept does not name.
+    system lacks a protection that guard.accept does not name, or a fallback signs
+    in the place of a key in hardware.
     """
     from unlatch.proxy.admin import ask
 
@@ -56,6 +57,8 @@ def _of_key(key: dict[str, Any]) -> str:
         facts.append(f"{key['failed']} failed")
     if "state" in key:
         facts.append(f"{key['hardware']} {key['state']}")
+    if "fallback" in key and key["fallback"]["signatures"]:
+        facts.append(f"{key['fallback']['signatures']} by its fallback sealed:{key['fallback']['key']}")
     return ", ".join(facts)
 
 
