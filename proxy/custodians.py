@@ -20,6 +20,7 @@ from unlatch.proxy.guard_process import Guard
 from unlatch.proxy.log import log
 
 WRONG_CONFIGURATION = 21
+FAREWELL_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE, CALM_SECONDS = 0.1, 0.8, 10.0
 """Hardware that is well again must serve within 2 s, of which Python's start takes half a second."""
 
@@ -45,12 +46,14 @@ class Custodians:
         await asyncio.Event().wait()
 
     async def end(self) -> None:
-        """End all of them."""
-        processes, self._processes = self._processes, {}
-        for process in processes.values():
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)
+        """End all of them: politely, since a TPM without a resource manager keeps what nobody gives back; then by force."""
+        processes, self._processes = list(self._processes.values()), {}
+        self._signal(processes, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await asyncio.gather(*(process.wait() for process in processes))
+        self._signal(processes, signal.SIGKILL)
+        for process in processes:
             await process.wait()
 
     def describe(self) -> dict[str, Any]:
@@ -64,6 +67,12 @@ class Custodians:
             }
             for number, process in self._processes.items()
         }
+
+    def _signal(self, processes: list[asyncio.subprocess.Process], number: signal.Signals) -> None:
+        for process in processes:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
 
     async def _start(self, number: int, guard: Guard) -> None:
         config = self._configs[number]

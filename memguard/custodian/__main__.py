@@ -1,13 +1,16 @@
 """A custodian's process: ``python -m unlatch.memguard.custodian CONFIG_FD GUARD_FD``.
 
-Exit codes: 0 guard closed the socket, 21 the configuration is wrong, 75 the module hung (start it again).
+Exit codes: 0 guard closed the socket or SIGTERM came, and the hardware was let go; 21 the configuration is wrong; 75 the
+module hung (start it again).
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+from types import FrameType
 
 from unlatch.errors import ConfigError, UnlatchError
 from unlatch.memguard.posture import environment
@@ -29,7 +32,10 @@ def main() -> int:
         return ConfigError.exit_code
     try:
         with channel:
+            signal.signal(signal.SIGTERM, _leave)
             serve(data, channel)
+    except _LeaveError:
+        pass
     except UnlatchError as error:
         _say(error)
         return error.exit_code
@@ -64,6 +70,15 @@ def serve(data: bytes, channel: socket.socket) -> None:
         backend = Tpm2Backend(list(settings.tpm_keys), tcti=settings.tcti)
     facts = confine(settings) | {"hard_environment": environment.is_hard()}
     Service(channel, backend, limits=settings.limits, facts=facts).run()
+
+
+class _LeaveError(Exception):
+    """SIGTERM came."""
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _LeaveError
 
 
 def _say(error: UnlatchError) -> None:
