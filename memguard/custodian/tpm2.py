@@ -7,7 +7,7 @@ without one has room for three objects, which any program may flush, so there th
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from unlatch.errors import BusyError, ConfigError
@@ -24,6 +24,13 @@ PROBE = b" " * 64 + b"TLS 1.3, server CertificateVerify\0" + bytes(32)
 """What a key signs when it is found: a server's handshake message with a transcript hash that nobody has."""
 MAX_LOADED = 2
 """Beside their parent: raw TPMs hold three objects."""
+TRANSIENT = 0x80000000
+"""The first handle of loaded objects."""
+
+
+def is_raw(tcti: str) -> bool:
+    """Whether nobody but us manages what is loaded: one program at a time is connected then."""
+    return not tcti.startswith(("device:/dev/tpmrm", "tabrmd"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,9 @@ class Connection:
         try:
             return self._load(key)
         except BusyError:
-            # Somebody else's objects take the room that ours had: ours go first.
+            # Somebody else's objects take the room that ours had: ours go first, and those of one of us who was killed.
             self._forget()
+            self._flush_left(key)
             return self._load(key)
 
     def _load(self, key: TpmKey) -> Handle:
@@ -82,6 +90,21 @@ class Connection:
             handle = stack.enter_context(self._tpm.loaded(parent, key.public, key.private, session=authority))
         self._loaded[key.private] = (stack, handle)
         return handle
+
+    def _flush_left(self, key: TpmKey) -> None:
+        """Flush objects that are this key or its kind of parent: nobody holds them, for nobody else is connected."""
+        if not is_raw(self._tpm.tcti):
+            return
+        parent = blobs.primary_template("ecc", "sha256", no_da=True)
+        for number in self._tpm.handles(TRANSIENT):
+            with suppress(TpmRefusedError), self._tpm.persistent(number) as found:
+                with self._tpm.told():
+                    public, *_ = self._tpm.esys.read_public(found)
+                area = bytes(public.marshal())
+                # Of a template all counts but its size in front and the empty point at its end.
+                if area == key.public or area[2:].startswith(parent[2:-4]):
+                    with self._tpm.flushed(found):
+                        pass
 
     def _parent(self, key: TpmKey) -> Handle:
         found = self._parents.get(key.parent)
@@ -129,7 +152,7 @@ class Tpm2Backend:
     @property
     def gives_back(self) -> bool:
         """Whether nothing may stay loaded while idle."""
-        return not device(self._tcti).startswith(("device:/dev/tpmrm", "tabrmd"))
+        return is_raw(device(self._tcti))
 
     def start(self) -> None:
         """Connect."""

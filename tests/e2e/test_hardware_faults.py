@@ -316,6 +316,23 @@ def test_killed_tpm_fails_fast_and_heals(tmp_path: Path, hsm: SoftHsm, tangd: Ta
             served.is_untouched()
 
 
+def test_killed_custodian_of_a_raw_tpm_heals(
+    tmp_path: Path, hsm: SoftHsm, tangd: Tangd, upstream: int
+) -> None:
+    with Swtpm() as tpm:
+        site = HardwareSite(tmp_path, hsm, "--to", tangd.url, "--thp", tangd.thumbprint)
+        site.add_tpm_key(tpm.tcti)
+        with site.serve(upstream) as proxy:
+            served = Served(site, proxy)
+            for count in (1, 2, 3):
+                with served.pressed(IN_TPM):
+                    served.heals(IN_TPM, within=30)
+                    os.kill(proxy.pid("custodian 1"), signal.SIGKILL)
+                    proxy.wait_for_event("custodian died", count=count)
+                    served.heals(IN_TPM)
+            served.is_untouched()
+
+
 def test_tpm_that_hangs_holds_up_nothing_else(
     tmp_path: Path, hsm: SoftHsm, tangd: Tangd, upstream: int
 ) -> None:
