@@ -1,5 +1,8 @@
-//! What authorises one request: whole header lines in locked memory, wiped when dropped.
+//! What authorises one request: whole header lines in locked memory, masked while nobody reads them, wiped when dropped.
+//!
+//! They are kept until the response has come, which may take long: masked, no moment of that shows them.
 
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 
@@ -9,8 +12,14 @@ use unlatch_locked::LockedBytes;
 #[derive(Default)]
 pub(crate) struct Credential {
     /// None where nothing is written.
-    lines: Option<LockedBytes>,
+    lines: Option<RefCell<Masked>>,
     secret: Range<usize>,
+}
+
+/// Bytes XOR `pad`.
+struct Masked {
+    bytes: LockedBytes,
+    pad: LockedBytes,
 }
 
 impl Credential {
@@ -40,19 +49,44 @@ impl Credential {
             lines.extend_from_slice(b"\r\n")?;
         }
         Ok(Self {
-            lines: Some(lines),
+            lines: Some(RefCell::new(Masked::new(lines)?)),
             secret: range,
         })
     }
 
-    /// Each with its end of line.
-    pub(crate) fn lines(&self) -> &[u8] {
-        self.lines.as_ref().map_or(&[], LockedBytes::expose)
+    /// Each with its end of line, in clear for `read` alone.
+    pub(crate) fn with_lines<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
+        match &self.lines {
+            Some(lines) => lines.borrow_mut().with(read),
+            None => read(&[]),
+        }
     }
 
-    /// The token, or what guard computed.
-    pub(crate) fn secret(&self) -> &[u8] {
-        self.lines().get(self.secret.clone()).unwrap_or_default()
+    /// The token, or what guard computed, in clear for `read` alone.
+    pub(crate) fn with_secret<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
+        self.with_lines(|lines| read(lines.get(self.secret.clone()).unwrap_or_default()))
+    }
+}
+
+impl Masked {
+    fn new(bytes: LockedBytes) -> io::Result<Self> {
+        let pad = LockedBytes::random(bytes.len())?;
+        let mut masked = Self { bytes, pad };
+        masked.toggle();
+        Ok(masked)
+    }
+
+    fn with<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> R {
+        self.toggle();
+        let result = read(self.bytes.expose());
+        self.toggle();
+        result
+    }
+
+    fn toggle(&mut self) {
+        for (byte, pad) in self.bytes.expose_mut().iter_mut().zip(self.pad.expose()) {
+            *byte ^= pad;
+        }
     }
 }
 
@@ -68,10 +102,23 @@ mod tests {
         ];
         let credential = Credential::new(&parts, 1, 3).unwrap();
 
-        assert_eq!(
-            b"x-time: 7\r\nAuthorization: Bearer v1=abc\r\n"[..],
-            *credential.lines()
-        );
-        assert_eq!(b"abc"[..], *credential.secret());
+        credential.with_lines(|lines| {
+            assert_eq!(b"x-time: 7\r\nAuthorization: Bearer v1=abc\r\n"[..], *lines);
+        });
+        credential.with_secret(|secret| assert_eq!(b"abc"[..], *secret));
+    }
+
+    #[test]
+    fn nothing_is_in_clear_while_nobody_reads() {
+        let credential = Credential::new(&[("X", "", b"tok-123456789abcdef")], 0, 0).unwrap();
+        let kept = credential.lines.as_ref().unwrap();
+        let is_clear = || {
+            let bytes = kept.borrow();
+            bytes.bytes.expose().starts_with(b"X: tok")
+        };
+
+        assert!(!is_clear());
+        credential.with_secret(|secret| assert_eq!(b"tok-123456789abcdef"[..], *secret));
+        assert!(!is_clear());
     }
 }

@@ -190,13 +190,7 @@ impl Download {
                 // The proxy answered the client's expectation itself.
                 100 => {}
                 102..200 if self.is_http10 => {}
-                102..200 => response.write(
-                    Outbound {
-                        echo: self.echo(),
-                        ..Outbound::default()
-                    },
-                    scratch,
-                ),
+                102..200 => self.write_head(&response, Outbound::default(), scratch),
                 _ => {
                     self.begin(&response, scratch);
                     return Ok(at);
@@ -217,21 +211,24 @@ impl Download {
             Framing::Chunked => Phase::Chunked(Chunked::default()),
             Framing::UntilClose => Phase::UntilClose { is_coded },
         };
-        response.write(
-            Outbound {
-                close: self.close,
-                is_http10: self.is_http10,
-                is_coded,
-                echo: self.echo(),
-            },
-            scratch,
-        );
+        let how = Outbound {
+            close: self.close,
+            is_http10: self.is_http10,
+            is_coded,
+            echo: None,
+        };
+        self.write_head(response, how, scratch);
     }
 
-    fn echo(&self) -> Option<(&str, &[u8])> {
-        self.echo
-            .as_ref()
-            .map(|echo| (echo.field.as_str(), echo.credential.secret()))
+    /// Without echoes.
+    fn write_head(&self, response: &Response<'_, '_>, how: Outbound<'_>, scratch: &mut Vec<u8>) {
+        match &self.echo {
+            Some(Echo { field, credential }) => credential.with_secret(|secret| {
+                let echo = Some((field.as_str(), secret));
+                response.write(Outbound { echo, ..how }, scratch);
+            }),
+            None => response.write(how, scratch),
+        }
     }
 
     /// Gives how many bytes at the front of `body` go on to the client.

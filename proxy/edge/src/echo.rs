@@ -19,32 +19,38 @@ pub(crate) struct Echo {
 impl Echo {
     /// Overwrite every copy in a piece of a body.
     pub(crate) fn mask(&self, body: &mut [u8]) {
-        let token = self.credential.secret();
-        if token.len() < SHORTEST {
-            return;
-        }
-        let finder = memmem::Finder::new(token);
-        let mut from = 0;
-        while let Some(at) = body.get(from..).and_then(|rest| finder.find(rest)) {
-            let end = from + at + token.len();
-            if let Some(copy) = body.get_mut(from + at..end) {
-                copy.fill(b'*');
-            }
-            from = end;
-        }
+        self.credential.with_secret(|token| mask(token, body));
     }
 
     /// How many bytes at the end of a piece may be the front of a copy: they wait for what follows.
     pub(crate) fn held_back(&self, body: &[u8]) -> usize {
-        let token = self.credential.secret();
-        if token.len() < SHORTEST {
-            return 0;
-        }
-        (1..token.len())
-            .rev()
-            .find(|length| body.ends_with(&token[..*length]))
-            .unwrap_or(0)
+        self.credential.with_secret(|token| held_back(token, body))
     }
+}
+
+fn mask(token: &[u8], body: &mut [u8]) {
+    if token.len() < SHORTEST {
+        return;
+    }
+    let finder = memmem::Finder::new(token);
+    let mut from = 0;
+    while let Some(at) = body.get(from..).and_then(|rest| finder.find(rest)) {
+        let end = from + at + token.len();
+        if let Some(copy) = body.get_mut(from + at..end) {
+            copy.fill(b'*');
+        }
+        from = end;
+    }
+}
+
+fn held_back(token: &[u8], body: &[u8]) -> usize {
+    if token.len() < SHORTEST {
+        return 0;
+    }
+    (1..token.len())
+        .rev()
+        .find(|length| body.ends_with(&token[..*length]))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A secret's way through this process: from guard into locked memory, into the last lines of a head in locked memory,
-//! into ciphertext. Every copy is wiped as soon as the next one exists; the one that is kept, until the response's
-//! head is there, finds echoes.
+//! into ciphertext. Every copy is wiped as soon as the next one exists; the one that is kept, masked, until the response
+//! is there finds echoes.
 
 use std::cell::RefCell;
 
@@ -123,16 +123,19 @@ fn is_field(bytes: &[u8]) -> bool {
 
 /// The whole head, with the credential as its last lines.
 pub(crate) fn compose(head: &[u8], credential: &Credential) -> Result<LockedBytes, NoCredential> {
-    let parts = [head, credential.lines(), b"\r\n"];
-    let length = parts.iter().map(|part| part.len()).sum();
-    // As large as it will be: growing would move it.
-    let mut whole = LockedBytes::with_capacity(length).map_err(|_| NoCredential::Unavailable)?;
-    for part in parts {
-        whole
-            .extend_from_slice(part)
-            .map_err(|_| NoCredential::Unavailable)?;
-    }
-    Ok(whole)
+    credential.with_lines(|lines| {
+        let parts = [head, lines, b"\r\n"];
+        let length = parts.iter().map(|part| part.len()).sum();
+        // As large as it will be: growing would move it.
+        let mut whole =
+            LockedBytes::with_capacity(length).map_err(|_| NoCredential::Unavailable)?;
+        for part in parts {
+            whole
+                .extend_from_slice(part)
+                .map_err(|_| NoCredential::Unavailable)?;
+        }
+        Ok(whole)
+    })
 }
 
 #[cfg(test)]
@@ -177,11 +180,10 @@ mod tests {
     fn computed_headers_stand_together_and_the_last_word_is_the_secret() {
         let credential = headers(&[("x-time", "7"), ("x-sign", "key=a code=b")]).unwrap();
 
-        assert_eq!(
-            b"x-time: 7\r\nx-sign: key=a code=b\r\n"[..],
-            *credential.lines()
-        );
-        assert_eq!(b"code=b"[..], *credential.secret());
+        credential.with_lines(|lines| {
+            assert_eq!(b"x-time: 7\r\nx-sign: key=a code=b\r\n"[..], *lines);
+        });
+        credential.with_secret(|secret| assert_eq!(b"code=b"[..], *secret));
     }
 
     #[test]
