@@ -86,6 +86,17 @@ def test_no_process_of_the_proxy_holds_the_pin(worked: tuple[HardwareSite, Proxy
     assert found == dict.fromkeys(("supervisor", "guard", "edge", "custodian 0"), (0, True))
 
 
+def test_keys_of_the_token_stand_in_no_process_but_its_own(worked: tuple[HardwareSite, Proxy]) -> None:
+    """SoftHSM signs in its custodian's memory; a token of hardware keeps that to itself."""
+    site, proxy = worked
+    custodian = proxy.pid("custodian 0")
+    wanted = scan.Index([form for key in site.imported.values() for form in scan.private_key_forms(key)])
+    found = {pid: scan.scan(pid, wanted).hits for pid in family(proxy.process.pid) if pid != custodian}
+
+    assert len(found) == 3
+    assert set(found.values()) == {0}
+
+
 def test_no_unlock_process_is_left(worked: tuple[HardwareSite, Proxy]) -> None:
     _, proxy = worked
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in family(proxy.process.pid)]

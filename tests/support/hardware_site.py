@@ -56,13 +56,15 @@ class HardwareSite:
         self.authority = Authority(folder)
         self.extra = {"SOFTHSM2_CONF": str(hsm.config)}
         self.files = [hsm.folder]
+        self.imported: dict[str, bytes] = {}
         self.certificates = ['{chain: soft.pem, key: "sealed:soft"}']
         soft = new_key("p256")
         (folder / "soft.key").write_bytes(pem(soft))
         self.authority.issue(folder / "soft.pem", [SOFT], soft.public_key())
         for number, name in enumerate(("p256", "rsa"), start=1):
             key = new_key(name)
-            (folder / f"{name}.key").write_bytes(pem(key))
+            self.imported[name] = pem(key)
+            (folder / f"{name}.key").write_bytes(self.imported[name])
             hsm.import_key("prod", folder / f"{name}.key", name, f"{number:02x}", pin=token_pin)
             (folder / f"{name}.key").unlink()
             self.authority.issue(folder / f"{name}.pem", [f"{name}.localhost"], key.public_key())
