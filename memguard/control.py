@@ -145,6 +145,7 @@ class GuardControl:
         reshare_ms: int | None = None,
         require: list[str] | None = None,
         never_joined: list[str] | None = None,
+        ticket_epoch_seconds: int | None = None,
     ) -> None:
         """Say how guard keeps secrets: after its start, before the first load, and at reload.
 
@@ -152,12 +153,18 @@ class GuardControl:
             reshare_ms: time between two changes of every share, 100 to 3 600 000; 5000 if never said.
             require: protections that must be there, of "memfd_secret", "keyring", "all_locked".
             never_joined: names of RSA keys that are never whole, not even to sign (seven to fifteen times the cost).
+            ticket_epoch_seconds: how long a ticket key is used, 10 to 86 400; 3600 if never said.
 
         Raises:
             ConfigError: a required protection is missing; nothing changed.
-            BusyError: `never_joined` differs while keys are held; nothing changed.
+            BusyError: `never_joined` or the epoch differs while secrets are held; nothing changed.
         """
-        members = {"reshare_ms": reshare_ms, "require": require, "never_joined": never_joined}
+        members = {
+            "reshare_ms": reshare_ms,
+            "require": require,
+            "never_joined": never_joined,
+            "ticket_epoch_seconds": ticket_epoch_seconds,
+        }
         await self._ask(SETTINGS, {name: value for name, value in members.items() if value is not None})
 
     async def reshare(self) -> int:

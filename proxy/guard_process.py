@@ -25,7 +25,7 @@ class Guard:
         self.control = control
 
     @classmethod
-    async def start(cls, *, user: Identity | None, settings: config.Guard) -> Guard:
+    async def start(cls, *, user: Identity | None, settings: config.Config) -> Guard:
         """Start guard, locked and empty.
 
         Raises:
@@ -54,12 +54,13 @@ class Guard:
             raise
         return guard
 
-    async def settings(self, settings: config.Guard) -> None:
+    async def settings(self, settings: config.Config) -> None:
         """Say how to keep secrets, before the first load or at reload."""
         await self.control.settings(
-            reshare_ms=round(settings.reshare * 1000),
-            require=list(settings.require),
-            never_joined=settings.never_joined,
+            reshare_ms=round(settings.guard.reshare * 1000),
+            require=list(settings.guard.require),
+            never_joined=settings.guard.never_joined,
+            ticket_epoch_seconds=round(settings.tickets.epoch),
         )
 
     async def worker_socket(self, role: str, **rights: Any) -> socket.socket:

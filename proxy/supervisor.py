@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unlatch.errors import ConfigError, UnavailableError, UnlatchError
-from unlatch.proxy import config_file, fallback, users
+from unlatch.proxy import anomaly, config_file, fallback, signature_watch, users
 from unlatch.proxy.config_file import LoadedConfig
 from unlatch.proxy.custodians import Custodians
 from unlatch.proxy.door import Door
@@ -54,6 +54,7 @@ class Supervisor:
         self._custodians = Custodians([], pins={})
         self._guard: Guard | None = None
         self._granted = Granted()
+        self._anomalies = anomaly.Watch()
         self._served_once = False
         self._reason: str | None = None
         self._ask = asyncio.Event()
@@ -108,9 +109,7 @@ class Supervisor:
             await self._ask.wait()
             try:
                 if self._guard is None:
-                    self._guard = await Guard.start(
-                        user=self._users.get("guard"), settings=self._config.guard
-                    )
+                    self._guard = await Guard.start(user=self._users.get("guard"), settings=self._config)
                 outcome = await self._unlock()
                 if outcome.code == 0:
                     await self._start_serving()
@@ -210,6 +209,7 @@ class Supervisor:
             "edge": asyncio.create_task(self._keep("edge")),
             "egress": asyncio.create_task(self._keep("egress")),
             "fallbacks": asyncio.create_task(self._watch_fallbacks()),
+            "signatures": asyncio.create_task(self._watch_signatures()),
         }
         try:
             done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -297,11 +297,11 @@ class Supervisor:
                 return [f"taken over; the proxy is {self.state}"]
             assert self._guard
             try:
-                await self._guard.settings(after.guard)
+                await self._guard.settings(after)
                 await self._configure(wiring)
                 await self._workers.reload(self._wiring, wiring, self._granted)
             except UnlatchError:
-                await self._guard.settings(before.guard)
+                await self._guard.settings(before)
                 await self._configure(self._wiring)
                 raise
             self._wiring = wiring
@@ -336,7 +336,12 @@ class Supervisor:
             "processes": children,
             "keys": keys,
             "failure": failure,
-            "weaker": [*self._weaker(children), *fallback.weaker(keys)],
+            "anomalies": self._anomalies.count,
+            "weaker": [
+                *self._weaker(children),
+                *fallback.weaker(keys),
+                *signature_watch.told(self._anomalies),
+            ],
         }
 
     def _describe_keys(self, edge: dict[str, Any], guard: dict[str, Any]) -> list[dict[str, Any]]:
@@ -358,6 +363,12 @@ class Supervisor:
             # An edge that does not answer says nothing of fallbacks.
             for event, facts in watch.changes(self._describe_keys(edge, guard)) if edge else ():
                 log(event, **facts)
+
+    async def _watch_signatures(self) -> None:
+        """Say loudly when guard signs more than handshakes and connections explain."""
+        while True:
+            await asyncio.sleep(signature_watch.LOOK_SECONDS)
+            await signature_watch.look(self._anomalies, self._workers, self._guard)
 
     def _weaker(self, children: dict[str, Any]) -> list[str]:
         """What this system could not give guard and the configuration does not accept, in words."""

@@ -160,6 +160,7 @@ class Wiring:
             "timeouts_ms": _milliseconds(config.timeouts.model_dump(exclude={"drain"})),
             "limits": config.limits.model_dump(exclude={"signatures", "signed_body_bytes"}),
             "access_log": config.access_log,
+            "tickets": {"seconds": round(config.tickets.epoch), "fleet": config.tickets.secret is not None},
         }
 
     def egress(self, granted: Granted) -> dict[str, Any]:

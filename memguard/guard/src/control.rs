@@ -31,6 +31,8 @@ use crate::worker::Pool;
 const RESHARE: Duration = Duration::from_secs(5);
 /// How often they may change, in milliseconds: a tenth of a second to an hour.
 const RESHARE_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+/// Shorter epochs would change keys for a handful of tickets each, longer ones keep keys for days.
+const EPOCH_SECONDS: std::ops::RangeInclusive<u32> = 10..=86_400;
 /// How often guard's own counts go to the log: the upper bound of what a taken-over edge had signed.
 const COUNTED_EVERY: Duration = Duration::from_secs(3600);
 /// Longest name of a node.
@@ -157,9 +159,11 @@ impl Control {
         }
         self.protection
             .check(settings.require.as_deref().unwrap_or_default())?;
-        if let Some(names) = settings.never_joined {
-            self.vault.never_join(names)?;
+        let epoch = settings.ticket_epoch_seconds;
+        if epoch.is_some_and(|seconds| !EPOCH_SECONDS.contains(&seconds)) {
+            return Err(malformed("tickets.epoch is not between 10 s and 24 h"));
         }
+        self.vault.choose(settings.never_joined, epoch)?;
         if let Some(every) = settings.reshare_ms {
             timer.every = Duration::from_millis(every);
         }

@@ -17,7 +17,7 @@ use crate::custodian::{Admitted, Client, FIRST_NUMBER};
 use crate::key::{RsaMode, SigningKey};
 use crate::peer::{Peer, Rights};
 use crate::scheme::{KeyType, Method};
-use crate::secrets::Secrets;
+use crate::secrets::{Choices, Secrets};
 use crate::store::{Root, Store};
 use crate::vault::Vault;
 
@@ -54,7 +54,12 @@ impl Harness {
     pub fn load(plaintext: &[u8]) -> Option<Self> {
         let plaintext = LockedBytes::copy_from(plaintext).ok()?;
         let vault = Vault::new(Store::new(Root::in_pages().ok()?));
-        let secrets = Secrets::of(vault.store(), Bundle::parse(&plaintext).ok()?, &[]).ok()?;
+        let secrets = Secrets::of(
+            vault.store(),
+            Bundle::parse(&plaintext).ok()?,
+            &Choices::default(),
+        )
+        .ok()?;
         vault.load(secrets).ok()?;
         Some(Self { vault })
     }

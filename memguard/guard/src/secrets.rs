@@ -15,7 +15,7 @@ use crate::clock;
 use crate::key::{KeyError, RsaMode, SigningKey};
 use crate::scheme::KeyType;
 use crate::store::{Split, Store, with_wiped_stack};
-use crate::tickets::{Chain, ChainError};
+use crate::tickets::{Chain, ChainError, HOUR_SECONDS};
 
 /// The name of the one secret of a raw payload in configurations: `sealed:default`.
 const RAW_NAME: &str = "default";
@@ -87,6 +87,24 @@ pub(crate) struct HeldRules {
     pub(crate) rules: KeyUse,
 }
 
+/// What settings say of secrets that are not loaded yet.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Choices {
+    /// Names of RSA keys that are never joined.
+    pub(crate) never_joined: Vec<String>,
+    /// Length of a ticket epoch.
+    pub(crate) epoch_seconds: u64,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self {
+            never_joined: Vec::new(),
+            epoch_seconds: HOUR_SECONDS,
+        }
+    }
+}
+
 /// Counts uses.
 #[derive(Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -107,7 +125,7 @@ impl Secrets {
         store: &Store,
         sealed: &[u8],
         mut content_key: LockedBytes,
-        never_joined: &[String],
+        choices: &Choices,
     ) -> Result<Self, Fault> {
         let bundle = with_wiped_stack(|| match Bundle::open(sealed, &content_key) {
             Err(Error::ContentKey) => {
@@ -120,27 +138,27 @@ impl Secrets {
         Self::of(
             store,
             bundle.map_err(|error| does_not_open(&error))?,
-            never_joined,
+            choices,
         )
     }
 
     /// From an opened bundle. RSA keys of these names are never joined.
-    pub(crate) fn of(
-        store: &Store,
-        bundle: Bundle,
-        never_joined: &[String],
-    ) -> Result<Self, Fault> {
+    pub(crate) fn of(store: &Store, bundle: Bundle, choices: &Choices) -> Result<Self, Fault> {
         let is_raw = bundle.set.is_none();
         let all = bundle
             .secrets
             .into_iter()
-            .map(|secret| Secret::read(store, secret, is_raw, never_joined))
+            .map(|secret| Secret::read(store, secret, is_raw, choices))
             .collect::<Result<_, _>>()?;
         let secrets = Self {
             set: bundle.set,
             all,
         };
-        match never_joined.iter().find(|name| !secrets.has_rsa(name)) {
+        match choices
+            .never_joined
+            .iter()
+            .find(|name| !secrets.has_rsa(name))
+        {
             None => Ok(secrets),
             Some(name) => Err(Fault::new(
                 FaultKind::Key,
@@ -198,7 +216,7 @@ impl Secret {
         store: &Store,
         secret: bundle::Secret,
         is_raw: bool,
-        never_joined: &[String],
+        choices: &Choices,
     ) -> Result<Self, Fault> {
         let name = if is_raw {
             RAW_NAME.to_owned()
@@ -208,7 +226,7 @@ impl Secret {
         let rules = secret.rules;
         let kind = match secret.kind {
             bundle::Kind::PrivateKey(_) => {
-                let mode = if never_joined.contains(&name) {
+                let mode = if choices.never_joined.contains(&name) {
                     RsaMode::NeverJoined
                 } else {
                     RsaMode::Joined
@@ -248,7 +266,13 @@ impl Secret {
                     let message = format!("ticket secret {name:?} was sealed without rules");
                     return Err(Fault::new(FaultKind::Payload, message));
                 }
-                let chain = Chain::sealed(store, epoch, secret.bytes, clock::now());
+                let chain = Chain::sealed(
+                    store,
+                    epoch,
+                    secret.bytes,
+                    clock::now(),
+                    choices.epoch_seconds,
+                );
                 let chain = chain.map_err(|error| wrong_chain(&name, &error))?;
                 Kind::Tickets(Box::new(Mutex::new(chain)))
             }

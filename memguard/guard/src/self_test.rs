@@ -10,7 +10,7 @@ use crate::context::{self, Side, Version};
 use crate::key::{KeyError, RsaMode, SigningKey};
 use crate::scheme;
 use crate::store::Store;
-use crate::tickets::Chain;
+use crate::tickets::{Chain, HOUR_SECONDS};
 
 /// What failed.
 pub(crate) type Failure = &'static str;
@@ -49,7 +49,7 @@ pub(crate) fn run(store: &Store, cases: Vec<Case>) -> Result<(), Failure> {
             .verify(&message, &signature)
             .map_err(|_| "verifying")?;
     }
-    let keys = Chain::random(store, clock::now())
+    let keys = Chain::random(store, clock::now(), HOUR_SECONDS)
         .and_then(|mut chain| chain.reply("self-test", clock::now()));
     keys.map(drop).map_err(|_| "ticket keys")
 }

@@ -1,4 +1,4 @@
-//! Session ticket keys: one chain, forward secret by the hour, different for every node.
+//! Session ticket keys: one chain, forward secret by the epoch (an hour), different for every node.
 //!
 //! chain(e+1) = HKDF(chain e, "next"), root e = HKDF(chain e, "root"), node key = HKDF(root e, "node " ‖ tag), where the
 //! tag is the first 16 bytes of SHA-256 of the node's name. Of the past only the root of the epoch before is kept.
@@ -21,11 +21,13 @@ use crate::clock::Moment;
 use crate::random;
 use crate::store::{Split, Store, with_wiped_stack};
 
-/// Length of an epoch.
-pub(crate) const EPOCH_SECONDS: u64 = 3600;
+/// Length of an epoch where nothing else is said, and the unit of sealed epochs.
+pub(crate) const HOUR_SECONDS: u64 = 3600;
 const KEY_BYTES: usize = 32;
-/// Longest way from a sealed epoch to now: 30 years. Beyond it a clock is wrong.
-const MAX_EPOCHS: u64 = 30 * 366 * 24;
+/// Longest way from a sealed epoch to now, in hours: 30 years. Beyond it a clock is wrong.
+const MAX_HOURS: u64 = 30 * 366 * 24;
+/// Most steps of that way, so that short epochs do not take minutes at start.
+const MAX_EPOCHS: u64 = 4_000_000;
 
 /// The chain at one epoch.
 pub(crate) struct Chain {
@@ -41,6 +43,8 @@ pub(crate) struct Chain {
 #[derive(Clone, Copy)]
 struct Origin {
     epoch: u64,
+    /// Length of an epoch in seconds.
+    length: u64,
     /// On the clock that nobody sets, when `epoch` began.
     began: Duration,
     /// Whether epochs are hours of the wall clock.
@@ -62,9 +66,10 @@ pub(crate) struct NoTicket;
 
 impl Chain {
     /// Random, at epoch 0. The root before it never encrypted anything.
-    pub(crate) fn random(store: &Store, now: Moment) -> io::Result<Self> {
+    pub(crate) fn random(store: &Store, now: Moment, length: u64) -> io::Result<Self> {
         let origin = Origin {
             epoch: 0,
+            length,
             began: now.running,
             is_wall: false,
         };
@@ -76,27 +81,35 @@ impl Chain {
         )
     }
 
-    /// From a sealed chain that stands at `epoch` (hours since 1970), wound on to now.
+    /// From a sealed chain that stands at `epoch` (hours since 1970), wound on to now. Other lengths than an hour have
+    /// other chains: no key serves at two times.
     pub(crate) fn sealed(
         store: &Store,
         epoch: u64,
         mut chain: LockedBytes,
         now: Moment,
+        length: u64,
     ) -> Result<Self, ChainError> {
         let seconds = now.wall.as_secs();
+        let hours = (seconds / HOUR_SECONDS).saturating_sub(epoch);
+        if length != HOUR_SECONDS {
+            chain = expand(chain.expose(), &[b"epoch", &length.to_be_bytes()])?;
+        }
         // A clock that is behind the sealing is wrong; the sealed epoch is the earliest there is.
-        let current = (seconds / EPOCH_SECONDS).max(epoch);
-        if current - epoch > MAX_EPOCHS {
-            return Err(ChainError::Clock(current - epoch));
+        let epoch = epoch.saturating_mul(HOUR_SECONDS) / length;
+        let current = (seconds / length).max(epoch);
+        if hours > MAX_HOURS || current - epoch > MAX_EPOCHS {
+            return Err(ChainError::Clock(hours));
         }
         let mut before = random::locked(KEY_BYTES)?;
         for _ in epoch..current {
             before = expand(chain.expose(), &[b"root"])?;
             chain = expand(chain.expose(), &[b"next"])?;
         }
-        let into = Duration::from_secs(seconds % EPOCH_SECONDS);
+        let into = Duration::from_secs(seconds % length);
         let origin = Origin {
             epoch: current,
+            length,
             began: now.running.saturating_sub(into),
             is_wall: true,
         };
@@ -183,8 +196,8 @@ impl Origin {
     /// The epoch of a moment, and the seconds that are left in it.
     fn epoch_at(self, now: Moment) -> (u64, u64) {
         let of = |seconds: u64| {
-            let left = EPOCH_SECONDS - seconds % EPOCH_SECONDS;
-            (seconds / EPOCH_SECONDS, left)
+            let left = self.length - seconds % self.length;
+            (seconds / self.length, left)
         };
         let (passed, left) = of(now.running.saturating_sub(self.began).as_secs());
         let running = self.epoch + passed;

@@ -19,7 +19,7 @@ use crate::configure::{self, InForce};
 use crate::context::{self, Side};
 use crate::custodian::{Custodians, is_hardware_name};
 use crate::scheme;
-use crate::secrets::{Counter, Secret, Secrets};
+use crate::secrets::{Choices, Counter, Secret, Secrets};
 use crate::store::Store;
 use crate::tickets::Chain;
 
@@ -31,11 +31,13 @@ pub(crate) struct Vault {
     store: Store,
     state: RwLock<State>,
     tickets: Mutex<Option<Chain>>,
-    /// Names of RSA keys that are never joined.
-    never_joined: Mutex<Vec<String>>,
+    /// What the next load goes by.
+    choices: Mutex<Choices>,
     refused: [Counter; Refusal::ALL.len()],
     /// Since guard's start, whatever was loaded and dropped meanwhile.
     signatures: Counter,
+    /// Those of server handshakes among them.
+    handshakes: Counter,
     foreign_tickets: Counter,
     custodians: Custodians,
     started: Instant,
@@ -55,9 +57,10 @@ impl Vault {
             store,
             state: RwLock::new(State::default()),
             tickets: Mutex::new(None),
-            never_joined: Mutex::default(),
+            choices: Mutex::default(),
             refused: Default::default(),
             signatures: Counter::default(),
+            handshakes: Counter::default(),
             foreign_tickets: Counter::default(),
             custodians: Custodians::new(),
             started: Instant::now(),
@@ -74,27 +77,31 @@ impl Vault {
         &self.store
     }
 
-    /// Which RSA keys the next load takes as never to be joined.
-    pub(crate) fn never_join(&self, names: Vec<String>) -> Result<(), Fault> {
+    /// How the next load takes secrets; what is not said stays.
+    pub(crate) fn choose(
+        &self,
+        never_joined: Option<Vec<String>>,
+        epoch_seconds: Option<u32>,
+    ) -> Result<(), Fault> {
         let state = self.read();
-        let mut never_joined = self.never_joined();
-        if state.secrets.is_some() && *never_joined != names {
-            let message = "guard.never_joined cannot change while the keys are held";
+        let mut choices = self.choices();
+        let wanted = Choices {
+            never_joined: never_joined.unwrap_or_else(|| choices.never_joined.clone()),
+            epoch_seconds: epoch_seconds.map_or(choices.epoch_seconds, u64::from),
+        };
+        if state.secrets.is_some() && *choices != wanted {
+            let message =
+                "guard.never_joined and tickets.epoch cannot change while secrets are held";
             return Err(Fault::new(FaultKind::State, message).hint("relock, then unlock"));
         }
-        *never_joined = names;
+        *choices = wanted;
         Ok(())
     }
 
     /// Open a sealed file with its content key, and hold what is in it.
     pub(crate) fn open(&self, sealed: &[u8], content_key: LockedBytes) -> Result<Loaded, Fault> {
-        let never_joined = self.never_joined().clone();
-        self.load(Secrets::open(
-            &self.store,
-            sealed,
-            content_key,
-            &never_joined,
-        )?)
+        let choices = self.choices().clone();
+        self.load(Secrets::open(&self.store, sealed, content_key, &choices)?)
     }
 
     /// Take the secrets of an opened file.
@@ -110,8 +117,10 @@ impl Vault {
             )
             .hint("relock first, then unlock with the other sealed file"));
         }
-        *self.tickets() =
-            Some(Chain::random(&self.store, clock::now()).map_err(|error| internal(&error))?);
+        *self.tickets() = Some(
+            Chain::random(&self.store, clock::now(), self.choices().epoch_seconds)
+                .map_err(|error| internal(&error))?,
+        );
         let loaded = secrets.describe();
         state.secrets = Some(secrets);
         Ok(loaded)
@@ -169,6 +178,9 @@ impl Vault {
             .map_err(|_| Refusal::Internal)?;
         held.signatures.add();
         self.signatures.add();
+        if side == Side::Server {
+            self.handshakes.add();
+        }
         Ok(signature)
     }
 
@@ -332,10 +344,8 @@ impl Vault {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn never_joined(&self) -> MutexGuard<'_, Vec<String>> {
-        self.never_joined
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn choices(&self) -> MutexGuard<'_, Choices> {
+        self.choices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tickets(&self) -> MutexGuard<'_, Option<Chain>> {

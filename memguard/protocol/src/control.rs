@@ -16,6 +16,8 @@ pub struct Settings {
     pub require: Option<Vec<Requirement>>,
     /// Names of RSA keys that are never joined, not even to sign.
     pub never_joined: Option<Vec<String>>,
+    /// Length of a ticket epoch, 10 to 86 400.
+    pub ticket_epoch_seconds: Option<u32>,
 }
 
 /// A protection that not every kernel and container gives.

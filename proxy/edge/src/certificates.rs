@@ -71,6 +71,11 @@ impl Certificates {
         }
     }
 
+    /// Every name of every certificate, `.suffix` for a wildcard.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.by_name.keys().cloned().collect()
+    }
+
     fn candidates(&self, name: Option<&str>) -> Vec<usize> {
         let Some(name) = name.map(str::to_ascii_lowercase) else {
             return self.default.clone();

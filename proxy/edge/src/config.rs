@@ -52,6 +52,30 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     #[serde(default)]
     pub(crate) access_log: AccessLog,
+    /// Edge: who it is, as guard derives ticket keys for it.
+    #[serde(default)]
+    pub(crate) node: String,
+    #[serde(default)]
+    pub(crate) tickets: Tickets,
+}
+
+/// How sessions are resumed.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tickets {
+    /// Length of guard's ticket epoch.
+    pub(crate) seconds: u32,
+    /// Guard opens tickets of other nodes.
+    pub(crate) fleet: bool,
+}
+
+impl Default for Tickets {
+    fn default() -> Self {
+        Self {
+            seconds: 3600,
+            fleet: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -22,6 +22,8 @@ use crate::tickets::TicketKeys;
 const MAX_ORDER: usize = 4096;
 /// How long SIGTERM lets requests take that are under way.
 const TERMINATE_MS: u64 = 30_000;
+/// How late ticket keys may be wiped when their epoch has passed.
+const EXPIRE_MS: i32 = 5_000;
 /// How long they may take when the supervisor is gone.
 const ORPHAN_MS: u64 = 2_000;
 
@@ -120,8 +122,11 @@ impl Control {
             } else {
                 self.socket.as_fd()
             };
-            let [has_order, has_signal, has_end] =
-                sys::wait_readable([first, self.terminate.as_fd(), self.ended.as_fd()])?;
+            let [has_order, has_signal, has_end] = sys::wait_readable(
+                [first, self.terminate.as_fd(), self.ended.as_fd()],
+                EXPIRE_MS,
+            )?;
+            self.builder.tickets.expire();
             if has_end {
                 ended += sys::silence(self.ended.as_fd());
             }
@@ -217,6 +222,8 @@ impl Control {
         if !guard.is_empty() {
             self.replace_guard(guard)?;
         }
+        // Another ticket secret may be in force.
+        self.builder.tickets.forget();
         self.shared.publish(live);
         Ok(())
     }

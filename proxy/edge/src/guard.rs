@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use unlatch_protocol::datagram::{Datagram, HEADER_BYTES, MAX_WORKER_BYTES, header};
 use unlatch_protocol::message::operation;
-use unlatch_protocol::{Refusal, Reply, Request};
+use unlatch_protocol::{Refusal, Reply, Request, SealedTicket};
 
 use crate::counters::{Count, Counters};
 use crate::health::Health;
@@ -186,6 +186,23 @@ impl Guard {
         let datagram = self.ask(operation::TICKET_KEYS, 0, &[], &[], room.as_mut_slice())?;
         match Reply::decode(&datagram) {
             Ok(Reply::TicketKeys(keys)) => Ok(take(keys)),
+            _ => Err(GuardError::Confused),
+        }
+    }
+
+    /// The session in a ticket of another node.
+    pub(crate) fn open_ticket(&self, ticket: &SealedTicket<'_>) -> Result<Vec<u8>, GuardError> {
+        let whole = Request::TicketOpen(*ticket)
+            .encode(0)
+            .map_err(|_| GuardError::TooLong)?;
+        if whole.len() > MAX_WORKER_BYTES {
+            return Err(GuardError::TooLong);
+        }
+        let payload = whole.get(HEADER_BYTES..).unwrap_or_default();
+        let mut room = zeroize::Zeroizing::new(vec![0; MAX_WORKER_BYTES]);
+        let datagram = self.ask(operation::TICKET_OPEN, 0, payload, &[], &mut room)?;
+        match Reply::decode(&datagram) {
+            Ok(Reply::Ticket(session)) => Ok(session.to_vec()),
             _ => Err(GuardError::Confused),
         }
     }

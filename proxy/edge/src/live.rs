@@ -18,7 +18,7 @@ use crate::http::routes::Pattern;
 use crate::identity::{ClientCas, read_certificates};
 use crate::shared::{Live, RoleLive};
 use crate::signer::{GuardKey, KeyKind, Part};
-use crate::tickets::{TicketKeys, Ticketer};
+use crate::tickets::{Policy, TicketKeys, Ticketer};
 
 /// What only edge has.
 pub(crate) struct EdgeLive {
@@ -84,7 +84,7 @@ pub(crate) fn build_edge(
     let listeners = config
         .listeners
         .iter()
-        .map(|listener| build_listener(listener, guard, tickets))
+        .map(|listener| build_listener(listener, guard, tickets, config.tickets))
         .collect::<Result<Vec<_>, _>>()?;
     if listeners.is_empty() {
         return Err(StartError::Config("no listener".to_owned()));
@@ -152,22 +152,26 @@ fn build_listener(
     listener: &config::Listener,
     guard: &Arc<Guard>,
     tickets: &Arc<TicketKeys>,
+    policy: config::Tickets,
 ) -> Result<Listener, StartError> {
     let place = format!("listener {}", listener.name);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let (verifier, client_cas) = build_verifier(listener, &provider)?;
+    let certificates = build_certificates(listener, guard, &place)?;
+    let names = certificates.names();
     let mut tls = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| StartError::certificate(&place, error))?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(build_certificates(listener, guard, &place)?));
+        .with_cert_resolver(Arc::new(certificates));
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Without this rustls fills a session cache beside the tickets. One ticket instead of two is 4 µs cheaper.
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     tls.send_tls13_tickets = 1;
     tls.ticketer = Arc::new(Ticketer::new(
         Arc::clone(tickets),
-        &listener.name,
+        policy.into(),
+        &names,
         listener.client_ca.as_deref(),
     ));
     Ok(Listener {
@@ -179,6 +183,15 @@ fn build_listener(
             .any(|certificate| certificate.slow),
         client_cas,
     })
+}
+
+impl From<config::Tickets> for Policy {
+    fn from(tickets: config::Tickets) -> Self {
+        Self {
+            seconds: tickets.seconds,
+            is_fleet: tickets.fleet,
+        }
+    }
 }
 
 /// Who may connect: everybody, or who has a certificate of `client_ca`.

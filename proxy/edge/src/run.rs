@@ -108,7 +108,7 @@ pub(crate) fn run(
     )?);
     let builder = Builder {
         role: config.role,
-        tickets: Arc::new(TicketKeys::new(Arc::clone(&guard))),
+        tickets: Arc::new(TicketKeys::new(Arc::clone(&guard), &config.node)),
         listeners: config
             .listeners
             .iter()

@@ -239,8 +239,11 @@ fn collect_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
     found
 }
 
-/// Wait until one of the descriptors is readable or closed.
-pub(crate) fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N]) -> io::Result<[bool; N]> {
+/// Wait until one of the descriptors is readable or closed, at most so many milliseconds.
+pub(crate) fn wait_readable<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    milliseconds: i32,
+) -> io::Result<[bool; N]> {
     let mut entries = fds.map(|fd| libc::pollfd {
         fd: fd.as_raw_fd(),
         events: libc::POLLIN,
@@ -248,7 +251,7 @@ pub(crate) fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N]) -> io::Res
     });
     let count = libc::nfds_t::try_from(N).map_err(io::Error::other)?;
     // SAFETY: the kernel reads and writes `count` entries.
-    match check(unsafe { libc::poll(entries.as_mut_ptr(), count, -1) }) {
+    match check(unsafe { libc::poll(entries.as_mut_ptr(), count, milliseconds) }) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
         _ => Ok(entries.map(|entry| entry.revents != 0)),
     }

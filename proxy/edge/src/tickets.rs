@@ -1,31 +1,40 @@
-//! Session tickets under keys that guard derives for this node and epoch.
+//! Session tickets under keys that guard derives for this node and epoch; tickets of other nodes are opened by guard.
 //!
-//! Rule 1: a ticket serves only the listener that gave it, and only while that asks for the same client
-//! certificates: both are bound as additional data, because a resumed session is not verified again.
-//! Rule 2: at rest the keys are masked; a cipher exists for one ticket and is wiped by aws-lc when it is freed.
+//! Rule 1: a ticket serves only listeners with the same names that ask for the same client certificates: both are
+//! bound as additional data, because a resumed session is not verified again. On other hosts these are the same too.
+//! Rule 2: at rest the keys are masked, the mask lies in locked memory, and both are wiped when the epoch passes. A
+//! cipher exists for one ticket: aws-lc wipes it when it is freed, and the stack below is overwritten.
 //! Rule 3: TLS 1.3 only. A TLS 1.2 ticket would hold the session's master secret for as long as the key lives.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::digest;
 use rustls::server::ProducesTickets;
+use unlatch_locked::LockedBytes;
+use unlatch_protocol::SealedTicket;
+use unlatch_protocol::message::NODE_TAG_BYTES;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::guard::Guard;
 use crate::sys;
 
 /// First byte of every ticket.
-const VERSION: u8 = 1;
-const HEAD: usize = 1 + 8 + NONCE_LEN;
-/// RFC 8446 wants at most a week; keys live for one to two epochs of an hour.
-const LIFETIME_SECONDS: u32 = 3600;
+const VERSION: u8 = 2;
+/// Version, node, epoch: what the additional data covers.
+const BOUND: usize = 1 + NODE_TAG_BYTES + 8;
+const HEAD: usize = BOUND + NONCE_LEN;
 /// After a refusal guard is asked again so many milliseconds later.
 const PAUSE_MS: u64 = 1000;
+/// Bytes of stack below a cipher's use that are overwritten.
+const STACK_BYTES: usize = 16 * 1024;
 
 /// The keys of this node, shared by all listeners.
 pub(crate) struct TicketKeys {
     guard: Arc<Guard>,
+    /// How tickets name this node.
+    tag: [u8; NODE_TAG_BYTES],
     state: Mutex<State>,
 }
 
@@ -39,28 +48,46 @@ struct State {
 /// Keys of epochs n-1 and n, XOR `mask`.
 struct MaskedKeys {
     epoch: u64,
-    masked: [u8; 64],
-    mask: [u8; 64],
+    masked: Box<[u8; 64]>,
+    mask: LockedBytes,
 }
 
 impl TicketKeys {
-    pub(crate) fn new(guard: Arc<Guard>) -> Self {
+    /// For the node of this name, as guard knows it.
+    pub(crate) fn new(guard: Arc<Guard>, node: &str) -> Self {
+        let digest = digest::digest(&digest::SHA256, node.as_bytes());
+        let mut tag = [0; NODE_TAG_BYTES];
+        tag.copy_from_slice(&digest.as_ref()[..NODE_TAG_BYTES]);
         Self {
             guard,
+            tag,
             state: Mutex::default(),
         }
     }
 
-    /// Forget what guard said: another guard is there.
+    /// Forget what guard said: another guard is there, or another secret in force.
     pub(crate) fn forget(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        *self.state() = State::default();
     }
 
-    /// The cipher of `epoch`, or of the current one, with its number.
-    fn cipher(&self, epoch: Option<u64>) -> Option<(u64, LessSafeKey)> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Wipe keys whose epoch has passed, whether anybody asks for them or not.
+    pub(crate) fn expire(&self) {
+        let mut state = self.state();
+        if sys::coarse_ms() >= state.ask_at {
+            state.keys = None;
+        }
+    }
+
+    /// Work with the cipher of `epoch`, or of the current one, and its number.
+    fn with_cipher<R>(
+        &self,
+        epoch: Option<u64>,
+        work: impl FnOnce(u64, &LessSafeKey) -> Option<R>,
+    ) -> Option<R> {
+        let mut state = self.state();
         let now = sys::coarse_ms();
         if now >= state.ask_at {
+            state.keys = None;
             let fresh = self
                 .guard
                 .ticket_keys(|keys| (MaskedKeys::new(&keys), keys.seconds_left));
@@ -68,22 +95,44 @@ impl TicketKeys {
             state.ask_at = now + u64::from(seconds).saturating_mul(1000).max(PAUSE_MS);
             state.keys = keys;
         }
-        let keys = state.keys.as_ref()?;
-        let epoch = epoch.unwrap_or(keys.epoch);
-        Some((epoch, keys.cipher(epoch)?))
+        let result = state.keys.as_ref().and_then(|keys| {
+            let epoch = epoch.unwrap_or(keys.epoch);
+            below(|| work(epoch, &keys.cipher(epoch)?))
+        });
+        wipe_stack();
+        result
     }
+
+    /// A ticket of another node.
+    fn open_foreign(&self, ticket: &SealedTicket<'_>) -> Option<Vec<u8>> {
+        self.guard.open_ticket(ticket).ok()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A frame of its own, below the one that overwrites it.
+#[inline(never)]
+fn below<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+#[inline(never)]
+fn wipe_stack() {
+    let mut below = [0_u8; STACK_BYTES];
+    unlatch_locked::wipe(&mut below);
+    std::hint::black_box(&mut below);
 }
 
 impl MaskedKeys {
     fn new(keys: &unlatch_protocol::TicketKeys<'_>) -> Option<Self> {
-        let mut mask = [0; 64];
-        aws_lc_rs::rand::fill(&mut mask).ok()?;
-        let mut masked = mask;
-        for (byte, key) in masked
-            .iter_mut()
-            .zip(keys.previous.iter().chain(keys.current))
-        {
-            *byte ^= key;
+        let mask = LockedBytes::random(64).ok()?;
+        let mut masked = Box::new([0; 64]);
+        let both = keys.previous.iter().chain(keys.current);
+        for ((byte, key), mask) in masked.iter_mut().zip(both).zip(mask.expose()) {
+            *byte = key ^ mask;
         }
         Some(Self {
             epoch: keys.epoch,
@@ -99,11 +148,8 @@ impl MaskedKeys {
             _ => return None,
         };
         let mut key = Zeroizing::new([0; 32]);
-        for ((byte, masked), mask) in key
-            .iter_mut()
-            .zip(&self.masked[half.clone()])
-            .zip(&self.mask[half])
-        {
+        let mask = self.mask.expose().get(half.clone())?;
+        for ((byte, masked), mask) in key.iter_mut().zip(&self.masked[half]).zip(mask) {
             *byte = masked ^ mask;
         }
         UnboundKey::new(&AES_256_GCM, key.as_slice())
@@ -115,33 +161,72 @@ impl MaskedKeys {
 impl Drop for MaskedKeys {
     fn drop(&mut self) {
         self.masked.zeroize();
-        self.mask.zeroize();
     }
+}
+
+/// How long tickets are good, and for whom they are opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    /// Length of an epoch: keys live for one to two of them.
+    pub(crate) seconds: u32,
+    /// Other nodes have the same secret: guard opens their tickets.
+    pub(crate) is_fleet: bool,
 }
 
 /// Tickets of one listener.
 pub(crate) struct Ticketer {
     keys: Arc<TicketKeys>,
-    /// Digest of what the session's client had to show.
+    policy: Policy,
+    /// Digest of what the listener is, and of what the session's client had to show.
     context: [u8; 32],
 }
 
 impl Ticketer {
-    /// For the listener of this name with these client CAs (PEM).
-    pub(crate) fn new(keys: Arc<TicketKeys>, listener: &str, client_ca: Option<&str>) -> Self {
+    /// For a listener whose certificates have these names, with these client CAs (PEM).
+    pub(crate) fn new(
+        keys: Arc<TicketKeys>,
+        policy: Policy,
+        names: &[String],
+        client_ca: Option<&str>,
+    ) -> Self {
+        let mut names: Vec<_> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        names.sort_unstable();
+        names.dedup();
         let text = format!(
-            "{listener}\0{}",
+            "{}\0{}",
+            names.join("\n"),
             client_ca.map_or_else(String::new, |ca| format!("ca\0{ca}"))
         );
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+        let digest = digest::digest(&digest::SHA256, text.as_bytes());
         let mut context = [0; 32];
         context.copy_from_slice(digest.as_ref());
-        Self { keys, context }
+        Self {
+            keys,
+            policy,
+            context,
+        }
     }
 
-    /// Version and epoch, which the additional data covers too.
-    fn additional_data(&self, head: &[u8]) -> Aad<Vec<u8>> {
-        Aad::from([&head[..9], &self.context].concat())
+    /// Version, node and epoch are covered too.
+    fn additional_data(&self, head: &[u8]) -> Vec<u8> {
+        [&head[..BOUND], &self.context].concat()
+    }
+
+    fn open_own(
+        &self,
+        head: &[u8],
+        epoch: u64,
+        nonce: [u8; NONCE_LEN],
+        sealed: &[u8],
+    ) -> Option<Vec<u8>> {
+        self.keys.with_cipher(Some(epoch), |_, cipher| {
+            let mut plain = sealed.to_vec();
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            let bound = Aad::from(self.additional_data(head));
+            let length = cipher.open_in_place(nonce, bound, &mut plain).ok()?.len();
+            plain.truncate(length);
+            Some(plain)
+        })
     }
 }
 
@@ -151,46 +236,54 @@ impl ProducesTickets for Ticketer {
     }
 
     fn lifetime(&self) -> u32 {
-        LIFETIME_SECONDS
+        self.policy.seconds
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         if !is_tls13_session(plain) {
             return None;
         }
-        let (epoch, cipher) = self.keys.cipher(None)?;
         let mut nonce = [0; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).ok()?;
-        let mut ticket = Vec::with_capacity(HEAD + plain.len() + AES_256_GCM.tag_len());
-        ticket.push(VERSION);
-        ticket.extend_from_slice(&epoch.to_be_bytes());
-        ticket.extend_from_slice(&nonce);
-        ticket.extend_from_slice(plain);
-        let aad = self.additional_data(&ticket);
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = cipher
-            .seal_in_place_separate_tag(nonce, aad, &mut ticket[HEAD..])
-            .ok()?;
-        ticket.extend_from_slice(tag.as_ref());
-        Some(ticket)
+        self.keys.with_cipher(None, |epoch, cipher| {
+            let mut ticket = Vec::with_capacity(HEAD + plain.len() + AES_256_GCM.tag_len());
+            ticket.push(VERSION);
+            ticket.extend_from_slice(&self.keys.tag);
+            ticket.extend_from_slice(&epoch.to_be_bytes());
+            ticket.extend_from_slice(&nonce);
+            ticket.extend_from_slice(plain);
+            let bound = Aad::from(self.additional_data(&ticket));
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            let tag = cipher
+                .seal_in_place_separate_tag(nonce, bound, &mut ticket[HEAD..])
+                .ok()?;
+            ticket.extend_from_slice(tag.as_ref());
+            Some(ticket)
+        })
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (head, sealed) = ticket.split_at_checked(HEAD)?;
         let (&version, rest) = head.split_first()?;
+        let (node, rest) = rest.split_first_chunk::<NODE_TAG_BYTES>()?;
         let (epoch, nonce) = rest.split_first_chunk::<8>()?;
+        let (epoch, nonce) = (u64::from_be_bytes(*epoch), nonce.try_into().ok()?);
         if version != VERSION {
             return None;
         }
-        let (_, cipher) = self.keys.cipher(Some(u64::from_be_bytes(*epoch)))?;
-        let mut plain = sealed.to_vec();
-        let nonce = Nonce::assume_unique_for_key(nonce.try_into().ok()?);
-        let length = cipher
-            .open_in_place(nonce, self.additional_data(head), &mut plain)
-            .ok()?
-            .len();
-        plain.truncate(length);
-        Some(plain)
+        if *node == self.keys.tag {
+            return self.open_own(head, epoch, nonce, sealed);
+        }
+        if !self.policy.is_fleet {
+            return None;
+        }
+        self.keys.open_foreign(&SealedTicket {
+            node,
+            epoch,
+            nonce: &nonce,
+            additional_data: &self.additional_data(head),
+            sealed,
+        })
     }
 }
 
@@ -229,29 +322,38 @@ mod tests {
         };
         Arc::new(TicketKeys {
             guard: Arc::new(Guard::new(1, 0, Vec::new()).unwrap()),
+            tag: [7; NODE_TAG_BYTES],
             state: Mutex::new(state),
         })
+    }
+
+    fn ticketer(keys: Arc<TicketKeys>, name: &str, client_ca: Option<&str>) -> Ticketer {
+        let policy = Policy {
+            seconds: 60,
+            is_fleet: true,
+        };
+        Ticketer::new(keys, policy, &[name.to_owned()], client_ca)
     }
 
     const SESSION: &[u8] = &[0, 3, 4, 9, 9, 9];
 
     #[test]
-    fn ticket_opens_for_the_same_listener_and_clients_only() {
+    fn ticket_opens_for_the_same_names_and_clients_only() {
         let keys = keys(5);
-        let ticket = Ticketer::new(Arc::clone(&keys), "a:443", Some("CA"))
+        let ticket = ticketer(Arc::clone(&keys), "a.example", Some("CA"))
             .encrypt(SESSION)
             .unwrap();
-        let open = |listener, ca| Ticketer::new(Arc::clone(&keys), listener, ca).decrypt(&ticket);
+        let open = |listener, ca| ticketer(Arc::clone(&keys), listener, ca).decrypt(&ticket);
 
-        assert_eq!(Some(SESSION.to_vec()), open("a:443", Some("CA")));
-        assert_eq!(None, open("b:443", Some("CA")));
-        assert_eq!(None, open("a:443", Some("other CA")));
-        assert_eq!(None, open("a:443", None));
+        assert_eq!(Some(SESSION.to_vec()), open("a.example", Some("CA")));
+        assert_eq!(None, open("b.example", Some("CA")));
+        assert_eq!(None, open("a.example", Some("other CA")));
+        assert_eq!(None, open("a.example", None));
     }
 
     #[test]
     fn ticket_with_any_changed_bit_is_refused() {
-        let ticketer = Ticketer::new(keys(5), "a:443", None);
+        let ticketer = ticketer(keys(5), "a.example", None);
         let ticket = ticketer.encrypt(SESSION).unwrap();
         for bit in 0..ticket.len() * 8 {
             let mut changed = ticket.clone();
@@ -264,14 +366,14 @@ mod tests {
 
     #[test]
     fn other_epochs_have_other_keys() {
-        let ticket = Ticketer::new(keys(5), "a:443", None)
+        let ticket = ticketer(keys(5), "a.example", None)
             .encrypt(SESSION)
             .unwrap();
         // In epoch 6 this test's key of epoch 5 is another one, in epoch 7 there is none any more.
         for epoch in [4, 6, 7] {
             assert_eq!(
                 None,
-                Ticketer::new(keys(epoch), "a:443", None).decrypt(&ticket),
+                ticketer(keys(epoch), "a.example", None).decrypt(&ticket),
                 "epoch {epoch}"
             );
         }
@@ -279,7 +381,7 @@ mod tests {
 
     #[test]
     fn only_tls13_sessions_get_tickets() {
-        let ticketer = Ticketer::new(keys(5), "a:443", None);
+        let ticketer = ticketer(keys(5), "a.example", None);
 
         assert!(ticketer.encrypt(&[1, 2, b'h', b'i', 3, 4, 0]).is_some());
         for session in [
@@ -295,9 +397,58 @@ mod tests {
     #[test]
     fn without_keys_there_are_no_tickets() {
         let guard = Arc::new(Guard::new(1, 0, Vec::new()).unwrap());
-        let ticketer = Ticketer::new(Arc::new(TicketKeys::new(guard)), "a:443", None);
+        let ticketer = ticketer(Arc::new(TicketKeys::new(guard, "n")), "a.example", None);
 
         assert_eq!(None, ticketer.encrypt(SESSION));
         assert_eq!(None, ticketer.decrypt(&[VERSION; 80]));
+    }
+
+    #[test]
+    fn keys_of_another_node_do_not_open_a_ticket_that_says_it_is_ours() {
+        let ticket = ticketer(keys(5), "a.example", None)
+            .encrypt(SESSION)
+            .unwrap();
+        let mut other = keys(5);
+        Arc::get_mut(&mut other).unwrap().tag = [8; NODE_TAG_BYTES];
+
+        // Guard, which could tell, is not there.
+        assert_eq!(
+            None,
+            ticketer(Arc::clone(&other), "a.example", None).decrypt(&ticket)
+        );
+        let mut renamed = ticket;
+        renamed[1..=NODE_TAG_BYTES].fill(8);
+        assert_eq!(None, ticketer(other, "a.example", None).decrypt(&renamed));
+    }
+
+    #[test]
+    fn names_count_in_any_order_and_case() {
+        let policy = Policy {
+            seconds: 60,
+            is_fleet: false,
+        };
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let one = Ticketer::new(keys(5), policy, &names(&["a", "B"]), None);
+        let other = Ticketer::new(keys(5), policy, &names(&["b", "A", "a"]), None);
+
+        assert_eq!(
+            Some(SESSION.to_vec()),
+            other.decrypt(&one.encrypt(SESSION).unwrap())
+        );
+    }
+
+    #[test]
+    fn keys_are_wiped_when_their_epoch_passes() {
+        let keys = keys(5);
+        keys.expire();
+        assert!(keys.state().keys.is_some());
+        keys.state().ask_at = 0;
+        keys.expire();
+        assert!(keys.state().keys.is_none());
     }
 }

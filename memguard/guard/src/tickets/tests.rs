@@ -1,7 +1,7 @@
 use super::*;
 use crate::store::Root;
 
-const HOUR: u64 = EPOCH_SECONDS;
+const HOUR: u64 = HOUR_SECONDS;
 
 fn store() -> Store {
     Store::new(Root::in_pages().unwrap())
@@ -22,6 +22,7 @@ fn bytes(byte: u8) -> LockedBytes {
 fn chain() -> Chain {
     let origin = Origin {
         epoch: 0,
+        length: HOUR,
         began: Duration::ZERO,
         is_wall: false,
     };
@@ -29,7 +30,7 @@ fn chain() -> Chain {
 }
 
 fn sealed(epoch: u64, now: Moment) -> Chain {
-    Chain::sealed(&store(), epoch, bytes(1), now).unwrap()
+    Chain::sealed(&store(), epoch, bytes(1), now, HOUR).unwrap()
 }
 
 /// Epoch, seconds left, key(n−1), key(n).
@@ -89,7 +90,7 @@ fn nodes_have_keys_of_their_own_and_changed_parts_keep_them() {
 
 #[test]
 fn every_start_has_other_keys() {
-    let random = || Chain::random(&store(), at(0, 0)).unwrap();
+    let random = || Chain::random(&store(), at(0, 0), HOUR).unwrap();
     let (mut one, mut other) = (random(), random());
 
     assert_ne!(
@@ -135,7 +136,7 @@ fn a_clock_that_jumps_brings_nothing_back_and_leaps_one_epoch_at_most() {
 
 #[test]
 fn a_clock_far_off_is_refused_and_one_before_the_sealing_is_the_sealing() {
-    let far = Chain::sealed(&store(), 1, bytes(1), at(0, 480_000 * HOUR));
+    let far = Chain::sealed(&store(), 1, bytes(1), at(0, 480_000 * HOUR), HOUR);
     assert!(matches!(far, Err(ChainError::Clock(479_999))));
 
     let mut early = sealed(480_000, at(0, 10 * HOUR));
@@ -197,4 +198,27 @@ fn tickets_of_other_nodes_open_in_their_epoch_and_the_next() {
     }
     assert_eq!(open(&ticket, 1).unwrap(), b"session");
     assert_eq!(open(&ticket, 2), Err(NoTicket));
+}
+
+#[test]
+fn epochs_of_another_length_are_another_chain_that_a_fleet_shares() {
+    let length = 60;
+    let start = 480_000 * HOUR;
+    let chain = |now, length| Chain::sealed(&store(), 480_000, bytes(1), now, length).unwrap();
+    let keys = |chain: &mut Chain, now| chain.reply("a", now).unwrap().expose()[12..].to_vec();
+    let now = at(5, start + 3 * length + 7);
+    let (mut one, mut early) = (chain(now, length), chain(at(9, start), length));
+    let later = at(9 + 3 * length + 7, start + 3 * length + 7);
+
+    assert_eq!(one.epoch, start / length + 3);
+    assert_eq!(keys(&mut one, now), keys(&mut early, later));
+    let (mut hour, mut minute) = (chain(at(5, start), HOUR), chain(at(5, start), length));
+    assert_ne!(
+        keys(&mut hour, at(5, start))[32..],
+        keys(&mut minute, at(5, start))[32..]
+    );
+    assert!(matches!(
+        Chain::sealed(&store(), 400_000, bytes(1), at(5, start), 10),
+        Err(ChainError::Clock(80_000))
+    ));
 }

@@ -72,6 +72,7 @@ impl Vault {
             "keys": keys.collect::<Vec<_>>(), "tokens": tokens.collect::<Vec<_>>(),
             "custodians": custodians,
             "signatures_total": self.signatures.value(),
+            "handshake_signatures": self.handshakes.value(),
             "foreign_tickets": self.foreign_tickets.value(),
             "refusals": self.refusals(), "uptime_seconds": self.elapsed().as_secs(),
         })

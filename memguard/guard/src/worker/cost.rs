@@ -12,7 +12,7 @@ use unlatch_protocol::Request;
 use unlatch_sealed::bundle::Bundle;
 
 use super::*;
-use crate::secrets::Secrets;
+use crate::secrets::{Choices, Secrets};
 use crate::store::{Root, Store};
 use crate::thread::Stacks;
 
@@ -26,7 +26,7 @@ fn vault() -> Arc<Vault> {
     let pair = sg::EcdsaKeyPair::generate(&sg::ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
     let pkcs8 = LockedBytes::copy_from(pair.to_pkcs8v1().unwrap().as_ref()).unwrap();
     let bundle = Bundle::raw(unlatch_sealed::keys::to_pem(&pkcs8).unwrap()).unwrap();
-    let secrets = Secrets::of(vault.store(), bundle, &[]).unwrap();
+    let secrets = Secrets::of(vault.store(), bundle, &Choices::default()).unwrap();
     let spki = secrets
         .by_id(1)
         .unwrap()
