@@ -96,6 +96,11 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Site]:
         yield Site(guard, hsm)
 
 
+def trouble_in(answer: dict[str, Any]) -> list[str]:
+    """The warnings but those that no rules are sealed for a key, which these tests leave out."""
+    return [one for one in answer["warnings"] if "no sealed rules" not in one]
+
+
 def check_signatures(edge: WorkerClient) -> None:
     message = certificate_verify()
     signature = edge.sign(EC_ID, ECDSA_P256, message)
@@ -116,7 +121,7 @@ def test_token_signs_after_the_load_and_heals_without_a_person(site: Site) -> No
         assert {one["name"]: one["algorithm"] for one in answer["keys"]} == {
             "soft": "ecdsa-p256", EC_NAME: "ecdsa-p256", RSA_NAME: "rsa-2048",
         }  # fmt: skip
-        assert answer["warnings"] == []
+        assert trouble_in(answer) == []
         edge = site.guard.edge()
         for _ in range(10):
             check_signatures(edge)
@@ -149,7 +154,7 @@ def test_wrong_pin_is_tried_once(site: Site) -> None:
         site.load("000000")
         first = await site.start()
         await site.wait_for("pin-wrong")
-        assert "not reachable yet" in site.configure()["warnings"][0]
+        assert "not reachable yet" in trouble_in(site.configure())[0]
         os.kill(first.pid, signal.SIGKILL)
         await first.wait()
         second = await site.start()
