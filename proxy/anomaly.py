@@ -15,7 +15,7 @@ stays below all three.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 WINDOW_SECONDS = 60.0
@@ -59,21 +59,28 @@ class Watch:
     last: Anomaly | None = None
     last_at: float | None = None
     _samples: deque[Sample] = field(default_factory=deque)
+    """Of one edge and one guard."""
+    _kernel: deque[Sample] = field(default_factory=deque)
+    """Of one guard: the kernel counts on while edge is started again."""
 
     def note(self, sample: Sample) -> Anomaly | None:
         """Take a sample; gives what is wrong. A window that was told begins anew."""
-        first = self._samples[0] if self._samples else sample
-        if first.edge != sample.edge or sample.signatures < first.signatures:
+        if self._kernel and sample.signatures < self._kernel[-1].signatures:
+            self._kernel.clear()
             self._samples.clear()
-        self._samples.append(sample)
-        while sample.at - self._samples[0].at > WINDOW_SECONDS:
-            self._samples.popleft()
-        found = judge(self._samples[0], sample)
+        if self._samples and self._samples[-1].edge != sample.edge:
+            self._samples.clear()
+        for window in (self._samples, self._kernel):
+            window.append(sample)
+            while sample.at - window[0].at > WINDOW_SECONDS:
+                window.popleft()
+        found = judge_connections(self._kernel[0], sample) or judge_handshakes(self._samples[0], sample)
         if found is not None:
             self.count += 1
             self.last, self.last_at = found, sample.at
-            self._samples.clear()
-            self._samples.append(sample)
+            for window in (self._samples, self._kernel):
+                window.clear()
+                window.append(sample)
         return found
 
     def told(self, now: float) -> list[str]:
@@ -83,23 +90,34 @@ class Watch:
         return [f"anomaly: {self.last.reason} ({self.count} times since the start); see the log"]
 
 
-def judge(before: Sample, after: Sample) -> Anomaly | None:
-    """What is wrong between two samples of one edge."""
-    signatures = after.signatures - before.signatures
-    finished = after.finished - before.finished
-    failed = after.failed - before.failed
+def judge_connections(before: Sample, after: Sample) -> Anomaly | None:
+    """Rule 1, between two samples of one guard."""
+    spent = _spent(before, after, "more signatures than connections that the kernel took")
+    is_wrong = spent.connections is not None and spent.signatures > spent.connections + SLACK
+    return spent if is_wrong else None
+
+
+def judge_handshakes(before: Sample, after: Sample) -> Anomaly | None:
+    """Rules 2 and 3, between two samples of one edge."""
+    spent = _spent(before, after, "more signatures than handshakes that edge knows of")
+    if spent.signatures > spent.finished + spent.failed + SLACK:
+        return spent
+    if spent.signatures - spent.finished > SLACK + spent.signatures / 2:
+        return replace(spent, reason="signatures for handshakes that never finished")
+    return None
+
+
+def _spent(before: Sample, after: Sample, reason: str) -> Anomaly:
     connections = None
     if before.connections is not None and after.connections is not None:
         connections = after.connections - before.connections
-    if connections is not None and signatures > connections + SLACK:
-        reason = "more signatures than connections that the kernel took"
-    elif signatures > finished + failed + SLACK:
-        reason = "more signatures than handshakes that edge knows of"
-    elif signatures - finished > SLACK + signatures / 2:
-        reason = "signatures for handshakes that never finished"
-    else:
-        return None
-    return Anomaly(reason, signatures, finished, failed, connections)
+    return Anomaly(
+        reason=reason,
+        signatures=after.signatures - before.signatures,
+        finished=after.finished - before.finished,
+        failed=after.failed - before.failed,
+        connections=connections,
+    )
 
 
 def sample(

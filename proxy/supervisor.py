@@ -367,8 +367,8 @@ class Supervisor:
     async def _watch_signatures(self) -> None:
         """Say loudly when guard signs more than handshakes and connections explain."""
         while True:
-            await asyncio.sleep(signature_watch.LOOK_SECONDS)
             await signature_watch.look(self._anomalies, self._workers, self._guard)
+            await asyncio.sleep(signature_watch.LOOK_SECONDS)
 
     def _weaker(self, children: dict[str, Any]) -> list[str]:
         """What this system could not give guard and the configuration does not accept, in words."""

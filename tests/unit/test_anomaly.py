@@ -6,9 +6,23 @@ from dataclasses import replace
 
 import pytest
 
-from unlatch.proxy.anomaly import FLAG_SECONDS, SLACK, WINDOW_SECONDS, Sample, Watch, judge, passive_opens
+from unlatch.proxy.anomaly import (
+    FLAG_SECONDS,
+    SLACK,
+    WINDOW_SECONDS,
+    Anomaly,
+    Sample,
+    Watch,
+    judge_connections,
+    judge_handshakes,
+    passive_opens,
+)
 
 START = Sample(at=0.0, edge=7, signatures=1000, finished=900, failed=90, connections=5000)
+
+
+def judge(before: Sample, after: Sample) -> Anomaly | None:
+    return judge_connections(before, after) or judge_handshakes(before, after)
 
 
 def later(at: float = 2.0, *, signatures: int, finished: int, failed: int = 0, connections: int) -> Sample:
@@ -82,9 +96,18 @@ def test_other_edge_or_other_guard_begins_a_new_window() -> None:
     watch = Watch()
     watch.note(START)
 
-    assert watch.note(replace(later(signatures=500, finished=-900, connections=0), edge=8)) is None
+    assert watch.note(replace(later(signatures=500, finished=-900, connections=500), edge=8)) is None
     assert watch.note(Sample(3.0, 8, 0, 0, 0, 5000)) is None
     assert watch.told(4.0) == []
+
+
+def test_edge_that_is_started_again_does_not_hide_from_the_kernels_count() -> None:
+    watch = Watch()
+    watch.note(START)
+
+    found = watch.note(replace(later(signatures=500, finished=-900, connections=0), edge=8))
+    assert found is not None
+    assert "kernel" in found.reason
 
 
 def test_kernels_count_is_read_from_its_table() -> None:
