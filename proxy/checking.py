@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,8 @@ from unlatch.errors import ConfigError
 from unlatch.memguard.control import guard_program
 from unlatch.proxy import config_file
 from unlatch.proxy.child import EDGE_PROGRAM
+from unlatch.proxy.self_test import self_test
 from unlatch.proxy.wiring import RouteIds, read_wiring
-
-SELF_TEST_SECONDS = 30.0
 
 
 def check(path: Path) -> Iterator[str]:
@@ -43,17 +41,5 @@ def check(path: Path) -> Iterator[str]:
             raise ConfigError(
                 f"{program} is missing", hint="install unlatch again: pip install --force-reinstall unlatch"
             )
-    _self_test(guard_program())
-    yield "guard: self-test passed under its system call filter"
-
-
-def _self_test(program: Path) -> None:
-    try:
-        result = subprocess.run(
-            [program, "--self-test"], capture_output=True, timeout=SELF_TEST_SECONDS, check=False, env={}
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"guard's self-test did not end, {program}") from error
-    if result.returncode != 0:
-        last = result.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise ConfigError(f"guard's self-test failed: {last or result.returncode}, {program}")
+    settings = loaded.config.guard
+    yield from self_test(guard_program(), require=settings.require, accept=settings.accept)
