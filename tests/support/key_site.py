@@ -17,7 +17,7 @@ unlock: {bundle: pay.jwe}
 hardware:
   pins: {"@token@": "sealed:hsm-pin"}
   tcti: @tcti@
-  pkcs11: [{module: @module@, read: [@hsm@], write: [@hsm@]}]
+  pkcs11: [{module: @module@, sessions: @sessions@, read: [@hsm@], write: [@hsm@]}]
 listeners:
   - bind: ["127.0.0.1:@port@"]
     certificates: [@certificates@]
@@ -80,11 +80,13 @@ class KeySite:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
-    def serve(self, app: int, *, more: str = "", tcti: str = "null", workers: int = 1) -> Proxy:
+    def serve(
+        self, app: int, *, more: str = "", tcti: str = "null", workers: int = 1, sessions: int = 4
+    ) -> Proxy:
         """Start the proxy; `more` are further lines of the configuration."""
         text = CONFIG + more
         for mark, value in {
-            "@token@": TOKEN, "@tcti@": tcti, "@workers@": workers, "@module@": MODULE, "@hsm@": self.hsm.folder, "@app@": app,
+            "@token@": TOKEN, "@tcti@": tcti, "@workers@": workers, "@sessions@": sessions, "@module@": MODULE, "@hsm@": self.hsm.folder, "@app@": app,
             "@certificates@": ", ".join(f"{{{one}}}" for one in self.certificates),
         }.items():  # fmt: skip
             text = text.replace(mark, str(value))
