@@ -25,8 +25,8 @@ def command(context: click.Context, path: Path, as_json: bool) -> None:
     """Say whether the proxy is locked, asking or serving.
 
     Exit codes: 0 serving, 3 not running, 12 locked or asking, 24 serving, but this
-    system lacks a protection that guard.accept does not name, or a fallback signs
-    in the place of a key in hardware.
+    system lacks a protection that guard.accept does not name, a fallback signs in
+    the place of a key in hardware, or guard signed more than connections explain.
     """
     from unlatch.proxy.admin import ask
 
