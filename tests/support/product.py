@@ -155,7 +155,9 @@ class Proxy(Running):
         path = folder / f"{name}.yaml"
         path.write_text(config.replace("@port@", str(self.port)).replace("@health@", str(self.health)))
         self.config = path
-        super().__init__([*through, *UNLATCH, "serve", "-c", str(path)], folder=folder, name=name, extra=extra)
+        super().__init__(
+            [*through, *UNLATCH, "serve", "-c", str(path)], folder=folder, name=name, extra=extra
+        )
 
     def pid(self, role: str) -> int:
         """The process that plays a role now."""
