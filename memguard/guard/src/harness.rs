@@ -9,6 +9,7 @@ use unlatch_protocol::Datagram;
 use unlatch_sealed::bundle::Bundle;
 use unlatch_sealed::keys;
 
+use crate::choices::Choices;
 use crate::context::{self, Side};
 use crate::control;
 use crate::crypto::Hash;
@@ -17,7 +18,7 @@ use crate::custodian::{Admitted, Client, FIRST_NUMBER};
 use crate::key::{RsaMode, SigningKey};
 use crate::peer::{Peer, Rights};
 use crate::scheme::{KeyType, Method};
-use crate::secrets::{Choices, Secrets};
+use crate::secrets::Secrets;
 use crate::store::{Root, Store};
 use crate::vault::Vault;
 

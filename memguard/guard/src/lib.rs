@@ -7,6 +7,7 @@
 //! * `confine`, `system` – what the process gives up. [`harness`] – the same without sockets, for fuzzing.
 
 mod authorize;
+mod choices;
 mod clock;
 mod configure;
 mod confine;

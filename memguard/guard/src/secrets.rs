@@ -11,11 +11,12 @@ use unlatch_protocol::rules::{JwtUse, KeyRole, KeyUse, PinUse, TicketUse, TokenU
 use unlatch_sealed::Error;
 use unlatch_sealed::bundle::{self, Bundle};
 
+use crate::choices::Choices;
 use crate::clock;
 use crate::key::{KeyError, RsaMode, SigningKey};
 use crate::scheme::KeyType;
 use crate::store::{Split, Store, with_wiped_stack};
-use crate::tickets::{Chain, ChainError, HOUR_SECONDS};
+use crate::tickets::{Chain, ChainError};
 
 /// The name of the one secret of a raw payload in configurations: `sealed:default`.
 const RAW_NAME: &str = "default";
@@ -85,24 +86,6 @@ pub(crate) struct HeldRules {
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub(crate) spki_sha256: [u8; 32],
     pub(crate) rules: KeyUse,
-}
-
-/// What settings say of secrets that are not loaded yet.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Choices {
-    /// Names of RSA keys that are never joined.
-    pub(crate) never_joined: Vec<String>,
-    /// Length of a ticket epoch.
-    pub(crate) epoch_seconds: u64,
-}
-
-impl Default for Choices {
-    fn default() -> Self {
-        Self {
-            never_joined: Vec::new(),
-            epoch_seconds: HOUR_SECONDS,
-        }
-    }
 }
 
 /// Counts uses.

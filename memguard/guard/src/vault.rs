@@ -14,12 +14,13 @@ use unlatch_protocol::{AuthorizeRequest, Refusal, SealedTicket, TokenRequest};
 use unlatch_sealed::csr;
 
 use crate::authorize::{self, Headers};
+use crate::choices::Choices;
 use crate::clock;
 use crate::configure::{self, InForce};
 use crate::context::{self, Side};
 use crate::custodian::{Custodians, is_hardware_name};
 use crate::scheme;
-use crate::secrets::{Choices, Counter, Secret, Secrets};
+use crate::secrets::{Counter, Secret, Secrets};
 use crate::store::Store;
 use crate::tickets::Chain;
 

@@ -12,7 +12,8 @@ use unlatch_protocol::Request;
 use unlatch_sealed::bundle::Bundle;
 
 use super::*;
-use crate::secrets::{Choices, Secrets};
+use crate::choices::Choices;
+use crate::secrets::Secrets;
 use crate::store::{Root, Store};
 use crate::thread::Stacks;
 
