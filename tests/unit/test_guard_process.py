@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,20 @@ def edge(guard: GuardClient) -> Iterator[WorkerClient]:
     worker = guard.edge()
     yield worker
     worker.socket.close()
+
+
+def names_a_loader(program: Path) -> bool:
+    """Whether an ELF file has a program header PT_INTERP: then the system's loader and libraries are part of it."""
+    content = program.read_bytes()
+    start, size, count = struct.unpack_from("<Q14xHH", content, 0x20)
+    kinds = [struct.unpack_from("<I", content, start + size * number)[0] for number in range(count)]
+    assert 1 in kinds, "no PT_LOAD: these are not the headers"
+    return 3 in kinds
+
+
+def test_program_is_linked_statically() -> None:
+    assert names_a_loader(Path(sys.executable).resolve())
+    assert not names_a_loader(Path(guard_program()))
 
 
 def test_self_test_passes() -> None:
