@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +112,13 @@ class Program:
         """Counters."""
         self.order({"do": "status"})
         return self.event()
+
+    def reaches(self, counter: str, value: int, *, seconds: float = 10) -> bool:
+        """Whether a counter comes to a value: edge counts a connection when it has left it, after the peer's news."""
+        deadline = time.monotonic() + seconds
+        while (found := self.status()[counter]) < value and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return bool(found == value)
 
     def stop(self) -> str:
         """End it as a dying supervisor does; everything it wrote to standard error."""

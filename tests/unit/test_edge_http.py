@@ -259,7 +259,7 @@ def test_answer_that_is_not_http_is_a_502(answer: bytes) -> None:
 
         # The client's connection and the process go on.
         assert client.ask(GET).status == 502
-        assert bench.program.status()["upstream_failed"] == 2
+        assert bench.program.reaches("upstream_failed", 2)
 
 
 @pytest.mark.parametrize(
