@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from unlatch.errors import RefusedError, UnlatchError
@@ -109,9 +110,9 @@ class Service:
             self._mender.finish()
 
     def _serve(self) -> None:
-        threading.Thread(target=self._mender.run, name="mender", daemon=True).start()
+        self._start("mender", self._mender.run)
         for number in range(max(self._backend.workers, 1)):
-            threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True).start()
+            self._start(f"worker-{number}", partial(self._work, number))
         page = LockedPage(protocol.MAX_BYTES + 1)
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
@@ -127,6 +128,19 @@ class Service:
                 finally:
                     page.wipe()
             self._enforce()
+
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        """Start a thread; one that fails as nobody foresaw takes the process with it, for another to be started."""
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - nothing goes on as if it were still there
+                reason = f"{name} failed: {type(error).__name__}: starting anew"
+                self._send(protocol.event({"state": "lost", "reason": reason}))
+                self._end(HUNG)
+
+        threading.Thread(target=run, name=name, daemon=True).start()
 
     def _patience(self) -> int:
         """Milliseconds until something is too late, or may be."""
