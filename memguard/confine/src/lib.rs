@@ -2,6 +2,7 @@
 //!
 //! A call that no filter knows is answered with ENOSYS, as an older kernel would, and counted: [`trapped`].
 
+mod calls;
 mod landlock;
 mod trap;
 
@@ -12,8 +13,9 @@ use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+pub use calls::TAKEOVER;
 pub use landlock::{Ports, restrict};
-pub use seccompiler::{BpfProgram as Program, Error, apply_filter_all_threads};
+pub use seccompiler::{BpfProgram as Program, Error, apply_filter, apply_filter_all_threads};
 pub use trap::{catch, counts as trapped};
 
 /// System calls, each with the arguments that make it meant; of several filters the stricter answer holds.
@@ -40,6 +42,13 @@ impl Filter {
         Self {
             rules: calls.iter().map(|call| (*call, Vec::new())).collect(),
         }
+    }
+
+    /// These calls too.
+    #[must_use]
+    pub fn also(mut self, calls: &[c_long]) -> Self {
+        self.rules.extend(Self::new(calls).rules);
+        self
     }
 
     /// Also this call where all conditions hold; several such lists for one call are alternatives.

@@ -5,16 +5,12 @@
 //! through that guard needs and traps everything else, which is answered with ENOSYS, as an older kernel would, and
 //! counted ([`trapped`]). Before them, landlock takes the whole file system and every port away.
 
-use std::collections::BTreeMap;
-
 use libc::c_long;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, apply_filter_all_threads,
-};
+use unlatch_confine::Argument::{Bits, Is, IsNot};
+use unlatch_confine::{Filter, Program, TAKEOVER, apply_filter_all_threads};
 
 /// The filters could not be built or applied.
-pub(crate) type ConfineError = seccompiler::Error;
+pub(crate) type ConfineError = unlatch_confine::Error;
 
 pub(crate) use unlatch_confine::trapped;
 
@@ -37,103 +33,34 @@ pub(crate) fn confine() -> Result<(), ConfineError> {
 }
 
 /// In the order in which they are applied.
-pub(crate) fn programs() -> Result<[BpfProgram; 2], ConfineError> {
-    let mut allowed = rules(ALLOWED);
-    allowed.insert(libc::SYS_fcntl, vec![is_open_asked()?]);
-    let allowed = compile(allowed, SeccompAction::Trap, SeccompAction::Allow)?;
-    let mut deadly = rules(DEADLY);
-    for (number, argument) in [(libc::SYS_mmap, 2), (libc::SYS_mprotect, 2)] {
-        deadly.insert(number, vec![executable(argument)?]);
-    }
-    deadly.insert(libc::SYS_keyctl, vec![other_than_root()?]);
-    let deadly = compile(deadly, SeccompAction::Allow, SeccompAction::KillProcess)?;
-    Ok([deadly, allowed])
-}
-
-fn rules(calls: &[c_long]) -> BTreeMap<c_long, Vec<SeccompRule>> {
-    calls.iter().map(|call| (*call, Vec::new())).collect()
-}
-
-/// Everything that keyctl can do, but reading and replacing the roots of `store`.
-fn other_than_root() -> Result<SeccompRule, ConfineError> {
-    let is_not =
-        |command| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, command);
-    Ok(SeccompRule::new(vec![
-        is_not(KEYCTL_UPDATE)?,
-        is_not(KEYCTL_READ)?,
-    ])?)
-}
-
-/// Whether a descriptor is open, which the standard library asks in debug builds before it closes one.
-fn is_open_asked() -> Result<SeccompRule, ConfineError> {
-    let get = u64::try_from(libc::F_GETFD).unwrap_or(1);
-    let condition = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, get)?;
-    Ok(SeccompRule::new(vec![condition])?)
-}
-
-const KEYCTL_UPDATE: u64 = 2;
-const KEYCTL_READ: u64 = 11;
-
-/// The argument has PROT_EXEC set.
-fn executable(argument: u8) -> Result<SeccompRule, ConfineError> {
+pub(crate) fn programs() -> Result<[Program; 2], ConfineError> {
+    const KEYCTL_UPDATE: u64 = 2;
+    const KEYCTL_READ: u64 = 11;
+    let mut deadly = Filter::new(TAKEOVER).also(NOTHING_NEW);
     let exec = u64::try_from(libc::PROT_EXEC).unwrap_or(4);
-    let masked = SeccompCmpOp::MaskedEq(exec);
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, masked, exec)?;
-    Ok(SeccompRule::new(vec![condition])?)
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        deadly = deadly.with(call, &[Bits(2, exec, exec)])?;
+    }
+    // Everything but reading and replacing the roots of `store`.
+    let others = [IsNot(0, KEYCTL_UPDATE), IsNot(0, KEYCTL_READ)];
+    deadly = deadly.with(libc::SYS_keyctl, &others)?;
+    // Whether a descriptor is open, which the standard library asks in debug builds before it closes one.
+    let is_open = u64::try_from(libc::F_GETFD).unwrap_or(1);
+    let allowed = Filter::new(ALLOWED).with(libc::SYS_fcntl, &[Is(1, is_open)])?;
+    Ok([deadly.kill()?, allowed.allow()?])
 }
 
-fn compile(
-    rules: BTreeMap<c_long, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    listed: SeccompAction,
-) -> Result<BpfProgram, ConfineError> {
-    let filter = SeccompFilter::new(rules, otherwise, listed, std::env::consts::ARCH.try_into()?)?;
-    Ok(filter.try_into()?)
-}
-
-/// Signs of a takeover.
-const DEADLY: &[c_long] = &[
+/// Guard has all its sockets, files and threads when it is confined.
+const NOTHING_NEW: &[c_long] = &[
     libc::SYS_socket,
     libc::SYS_socketpair,
     libc::SYS_connect,
     libc::SYS_bind,
-    libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_openat,
-    libc::SYS_openat2,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_execve,
-    libc::SYS_execveat,
     libc::SYS_clone,
     libc::SYS_clone3,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_open,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_memfd_create,
-    libc::SYS_io_uring_setup,
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_mount,
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_chroot,
-    libc::SYS_kexec_load,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_open,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_creat,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_fork,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_vfork,
 ];
 
 /// What a running guard does: messages, time, memory, waiting, ending.
@@ -203,7 +130,7 @@ mod tests {
             unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
             let applied = programs
                 .iter()
-                .all(|program| seccompiler::apply_filter(program).is_ok());
+                .all(|program| unlatch_confine::apply_filter(program).is_ok());
             // SAFETY: the tests pass numbers, null and pointers to constants; the kernel checks them.
             let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
             // SAFETY: ends the child at once.

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use unlatch_confine::Argument::{Bits, Is, IsNot};
-use unlatch_confine::{Error, Filter, Ports, Program, apply_filter_all_threads};
+use unlatch_confine::{Error, Filter, Ports, Program, TAKEOVER, apply_filter_all_threads};
 
 use crate::error::StartError;
 use crate::sys;
@@ -100,7 +100,7 @@ fn name_services(text: &str) -> impl Iterator<Item = &str> {
 
 /// Signs of a takeover: they end the process.
 fn deadly() -> Result<Program, Error> {
-    let mut filter = Filter::new(calls::DEADLY);
+    let mut filter = Filter::new(TAKEOVER).also(&[libc::SYS_keyctl]);
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         filter = filter.with(call, &[bits(2, libc::PROT_EXEC)])?;
     }
