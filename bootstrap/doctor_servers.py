@@ -5,8 +5,8 @@ from __future__ import annotations
 from email.utils import parsedate_to_datetime
 
 from unlatch.bootstrap.advertisement import Advertisement
-from unlatch.bootstrap.approval.asker_http import Http, HttpReply, RequestsHttp
 from unlatch.bootstrap.doctor import Server
+from unlatch.bootstrap.http import Http, HttpReply, RequestsHttp
 from unlatch.bootstrap.pins.http import without_userinfo
 from unlatch.errors import UnlatchError, UnreachableError
 

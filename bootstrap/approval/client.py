@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unlatch.bootstrap.approval import base64url, strict_json
-from unlatch.bootstrap.approval.asker_http import Http, HttpReply, RequestsHttp
 from unlatch.bootstrap.approval.claims import HEADER, Claims, header_value
 from unlatch.bootstrap.approval.receipt import (
     MEDIA_TYPE,
@@ -25,6 +24,7 @@ from unlatch.bootstrap.approval.receipt import (
     verify_receipt,
 )
 from unlatch.bootstrap.approval.words import printable
+from unlatch.bootstrap.http import Http, HttpReply, RequestsHttp
 from unlatch.bootstrap.identity import proof
 from unlatch.bootstrap.identity.introduction import Introduction
 from unlatch.bootstrap.identity.keys import HostSigner

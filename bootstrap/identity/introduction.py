@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from unlatch.bootstrap.approval.asker_http import HttpReply
+from unlatch.bootstrap.http import HttpReply
 from unlatch.bootstrap.identity.keys import HostSigner
 from unlatch.bootstrap.identity.proof import CHALLENGE_HEADER, Asking, Proof, ProofError, check_challenge
 from unlatch.bootstrap.pins.race import within

@@ -64,7 +64,7 @@ def test_gate_that_is_down_is_a_failure_unless_offline(gate: Gate, gated: Site) 
     offline, others = examine(gated.folder, "--offline", "pay.jwe")
 
     assert (code, offline) == (22, 23)
-    assert said(findings, "no answer from")["where"] == gate.workload_url()
+    assert said(findings, "does not answer")["where"] == gate.workload_url()
     assert not any(one["where"] == gate.workload_url() for one in others)
 
 

@@ -11,10 +11,10 @@ import pytest
 from support.receipts import ReceiptKey
 
 from unlatch.bootstrap.approval import base64url
-from unlatch.bootstrap.approval.asker_http import HttpReply
 from unlatch.bootstrap.approval.claims import Claims
 from unlatch.bootstrap.approval.client import Change, Event, GateTransport, Waiting
 from unlatch.bootstrap.approval.receipt import Receipt
+from unlatch.bootstrap.http import HttpReply
 from unlatch.errors import (
     BusyError,
     DeniedError,
@@ -63,10 +63,10 @@ class FakeGate:
     poll_seconds: float = 0.0
 
     def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float | None
     ) -> HttpReply:
         self.sent.append((method, url, dict(headers)))
-        assert seconds > 0
+        assert seconds
         if method == "POST":
             step = self.posts.pop(0) if self.posts else self.receipt(headers)
         else:

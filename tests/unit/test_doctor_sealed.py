@@ -11,8 +11,8 @@ from support.secrets import secret
 
 from unlatch.bootstrap import doctor, doctor_servers, jose, seal
 from unlatch.bootstrap.advertisement import Advertisement
-from unlatch.bootstrap.approval.asker_http import HttpReply
 from unlatch.bootstrap.doctor import Server
+from unlatch.bootstrap.http import HttpReply
 from unlatch.bootstrap.pins.pkcs11_header import Pkcs11Pin
 from unlatch.bootstrap.pins.tpm2_header import Tpm2Pin
 from unlatch.bootstrap.pins.tree import BrokenPin, Child, NullPin, RecoveryPin, SssPin, TangPin, UnknownPin
@@ -167,7 +167,7 @@ class Wire:
     asked: str = ""
 
     def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float | None
     ) -> HttpReply:
         self.asked = f"{method} {url}"
         if isinstance(self.reply, UnlatchError):

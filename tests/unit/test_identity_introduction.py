@@ -10,9 +10,9 @@ from support.host_keys import HostKeyInMemory
 from support.receipts import ReceiptKey
 
 from unlatch.bootstrap.approval import base64url
-from unlatch.bootstrap.approval.asker_http import HttpReply
 from unlatch.bootstrap.approval.claims import Claims
 from unlatch.bootstrap.approval.client import Change, Event, GateTransport
+from unlatch.bootstrap.http import HttpReply
 from unlatch.bootstrap.identity import introduction
 from unlatch.bootstrap.identity.proof import Asking, Proof
 from unlatch.errors import UnavailableError, UnreachableError, UntrustedGateError
@@ -35,7 +35,7 @@ class FakeGate:
     clock: float = 0.0
 
     def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float | None
     ) -> HttpReply:
         if method != "POST":
             return HttpReply(200, b'{"kty":"EC"}', {})

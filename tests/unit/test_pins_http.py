@@ -3,7 +3,8 @@
 import pytest
 from support.scripted_http import Answer, Asked, ScriptedServer
 
-from unlatch.bootstrap.pins.http import MAX_ANSWER_BYTES, PlainTransport, without_userinfo
+from unlatch.bootstrap.http import MAX_REPLY_BYTES
+from unlatch.bootstrap.pins.http import PlainTransport, without_userinfo
 from unlatch.errors import (
     BusyError,
     ConfigError,
@@ -106,7 +107,7 @@ def test_refusal_is_told_by_its_status(status: int, error: type[UnlatchError]) -
 
 def test_flood_is_cut() -> None:
     with (
-        ScriptedServer(lambda _: Answer(b"x" * (MAX_ANSWER_BYTES + 1))) as server,
+        ScriptedServer(lambda _: Answer(b"x" * (MAX_REPLY_BYTES + 1))) as server,
         pytest.raises(UntrustedGateError, match="more than"),
     ):
         recover(server.url)

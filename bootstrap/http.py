@@ -1,4 +1,4 @@
-"""HTTP for the asker: one request, one reply bounded in size and time, nothing followed.
+"""HTTP for whoever asks a server: one request, one reply bounded in size and time, nothing followed.
 
 `requests` is imported on first use. Its time-outs are for each read, so a server that sends a byte now and then could
 hold it for ever: the whole exchange has a time-out of its own.
@@ -47,9 +47,9 @@ class Http(Protocol):
     """Sends one request."""
 
     def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float | None
     ) -> HttpReply:
-        """Send and read the whole reply.
+        """Send and read the whole reply; None waits for ever.
 
         Raises:
             UnreachableError: no connection, no trusted TLS, or no reply within `seconds`.
@@ -69,21 +69,19 @@ class RequestsHttp:
     ca: str | None = None
 
     def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, seconds: float | None
     ) -> HttpReply:
         """See `Http.send`."""
+        whole = None if seconds is None else seconds + GRACE_SECONDS
         try:
-            return within(
-                seconds + GRACE_SECONDS, lambda: self._send(method, url, headers, body=body, seconds=seconds)
-            )
+            return within(whole, lambda: self._send(method, url, headers, body=body, seconds=seconds))
         except TimeoutError as error:
             raise UnreachableError(
-                f"no whole answer from {_host(url)}",
-                hint="is the gate up, and does the network let you reach it?",
+                f"{_host(url)} does not answer in time", hint=_network_hint(error)
             ) from error
 
     def _send(
-        self, method: str, url: str, headers: Mapping[str, str], *, body: bytes | None, seconds: float
+        self, method: str, url: str, headers: Mapping[str, str], *, body: bytes | None, seconds: float | None
     ) -> HttpReply:
         import requests
         from requests.auth import HTTPBasicAuth
@@ -96,28 +94,33 @@ class RequestsHttp:
                 if self.ca is not None:
                     session.verify = self.ca
                 with session.request(
-                    method, url, headers=dict(headers), data=body, timeout=(min(CONNECT_SECONDS, seconds), seconds),
+                    method, url, headers=dict(headers), data=body, timeout=(min(CONNECT_SECONDS, seconds or CONNECT_SECONDS), seconds),
                     allow_redirects=False, stream=True,
                 ) as response:  # fmt: skip
-                    data = _read(response)
+                    data = _read(response, url)
                     fields = {name.lower(): value for name, value in response.headers.items()}
                     return HttpReply(response.status_code, data, fields)
         except requests.exceptions.SSLError as error:
             raise UnreachableError(
-                f"{_host(url)}: TLS is not trusted", hint="name the gate's CA: REQUESTS_CA_BUNDLE=FILE"
+                f"{_host(url)}: TLS is not trusted",
+                hint="add its CA to the system's store, or set REQUESTS_CA_BUNDLE=FILE",
             ) from error
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            raise UnreachableError(f"{_host(url)} is not an address that can be asked") from error
         except (requests.RequestException, OSError) as error:
-            raise UnreachableError(
-                f"no answer from {_host(url)}", hint="is the gate up, and does the network let you reach it?"
-            ) from error
+            raise UnreachableError(f"{_host(url)} does not answer", hint=_network_hint(error)) from error
 
 
-def _read(response: Any) -> bytes:
+def _network_hint(error: Exception) -> str:
+    return f"check the address, the network and that the server runs ({type(error).__name__})"
+
+
+def _read(response: Any, url: str) -> bytes:
     body = b""
     for piece in response.iter_content(16384):
         body += piece
         if len(body) > MAX_REPLY_BYTES:
-            raise UntrustedGateError(f"the gate's answer is over {MAX_REPLY_BYTES} bytes")
+            raise UntrustedGateError(f"{_host(url)} sent more than {MAX_REPLY_BYTES} bytes")
     return body
 
 

@@ -1,4 +1,4 @@
-"""HTTP for the asker: bounded in size and time, nothing followed, nothing added."""
+"""HTTP for whoever asks: bounded in size and time, nothing followed, nothing added."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.scripted_http import Answer, ScriptedServer
 
-from unlatch.bootstrap.approval import asker_http
-from unlatch.bootstrap.approval.asker_http import MAX_REPLY_BYTES, HttpReply, RequestsHttp
+from unlatch.bootstrap import http
+from unlatch.bootstrap.http import MAX_REPLY_BYTES, HttpReply, RequestsHttp
 from unlatch.errors import UnreachableError, UntrustedGateError
 
 
@@ -74,8 +74,8 @@ def test_nobody_listening_is_unreachable_and_hides_the_password() -> None:
 
 
 def test_reply_that_drips_ends_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asker_http, "GRACE_SECONDS", 0.2)
-    with dripping() as url, pytest.raises(UnreachableError, match="no whole answer"):
+    monkeypatch.setattr(http, "GRACE_SECONDS", 0.2)
+    with dripping() as url, pytest.raises(UnreachableError, match="does not answer in time"):
         get(url, seconds=0.3)
 
 
