@@ -74,6 +74,7 @@ def phases(site: GuardSite, guard: GuardClient) -> Iterator[str]:
     edge, egress = guard.edge(), guard.egress()
     site.handshakes(edge, HANDSHAKES)
     site.requests(egress, REQUESTS)
+    site.ticket_keys(guard)
     for name in site.keys:
         guard.csr(name)
     yield "idle after work"
@@ -86,6 +87,7 @@ def phases(site: GuardSite, guard: GuardClient) -> Iterator[str]:
     yield "with stalled handshakes"
     guard.configure(site.configuration)
     site.handshakes(edge, 5)
+    site.ticket_keys(guard)
     yield "after a reload"
     for _ in range(3):
         guard.reshare()
@@ -215,3 +217,10 @@ def test_gate_notices_a_guard_that_leaks(site: GuardSite, leak: str, expected: s
 
         edge.socket.close()
         egress.socket.close()
+
+
+def test_same_scan_finds_the_tickets_chain_where_it_lies(site: GuardSite) -> None:
+    """This process foretold it, and holds it as anybody would."""
+    numbers = [f"--number={name}={value.hex()}" for name, value in site.tickets.items()]
+
+    assert scrape(site.folder, *numbers, "--pid", str(os.getpid())).found == set(site.tickets)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
+import hmac
 import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from support.guard_client import (
     private_key_secret,
     seal,
     spki,
+    ticket_secret,
     token_secret,
 )
 from support.pki import PrivateKey, new_key, pem
@@ -35,6 +39,7 @@ SCRAPE = ROOT / "tests" / "memory" / "scrape.py"
 UPSTREAM = "https://api.psp.example:443"
 SCHEMES = {"p256": ECDSA_P256, "rsa": PSS_SHA256, "ed25519": ED25519, "p384": ECDSA_P384}
 TOKENS = ("psp", "crm")
+NODE = "memory"
 
 
 @functools.cache
@@ -66,7 +71,7 @@ class Finding:
 
 
 class GuardSite:
-    """Four keys and two tokens in files for the scanner, and sealed for guard."""
+    """Four keys, two tokens and a ticket chain, told to the scanner and sealed for guard."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,9 +89,13 @@ class GuardSite:
         token_use = {"upstream": UPSTREAM, "callers": ["anyone"]}
         secrets = {name: private_key_secret(key, key_use) for name, key in self.keys.items()}
         secrets |= {name: token_secret(token, token_use) for name, token in self.tokens.items()}
+        chain, epoch = os.urandom(32), int(time.time()) // 3600 - 3
+        secrets["fleet"] = ticket_secret(chain, epoch)
+        self.tickets = ticket_numbers(chain)
         self.sealed = seal(bundle(secrets), self.content_key)
         place = {"header": "Authorization", "scheme": "bearer"}
         self.configuration = {
+            "tickets": {"where": "tickets", "secret": "fleet"},
             "certificates": [
                 {"where": name, "key": name, "spki": base64url(spki(key)), "names": ["pay.example"]}
                 for name, key in self.keys.items()
@@ -116,6 +125,13 @@ class GuardSite:
             for number, name in enumerate(self.keys, 1):
                 edge.sign(number, SCHEMES[name], certificate_verify())
 
+    def ticket_keys(self, guard: GuardClient) -> None:
+        """Have guard derive the keys of a node."""
+        edge = guard.edge(node=NODE)
+        expected = {self.tickets[name] for name in self.tickets if name.startswith("node key")}
+        assert set(edge.ticket_keys()[2:]) <= expected, "the chain was foretold wrongly"
+        edge.socket.close()
+
     def requests(self, egress: WorkerClient, count: int) -> None:
         """So many requests for each token."""
         for _ in range(count):
@@ -131,7 +147,27 @@ class GuardSite:
         needles = [value for name in self.keys for value in ("--key", f"{name}={name}.key")]
         needles += [value for name in self.tokens for value in ("--secret-file", f"{name}={name}.token")]
         needles += ["--secret-file", "content=content.key"]
+        needles += [f"--number={name}={value.hex()}" for name, value in self.tickets.items()]
         return scrape(self.folder, *needles, "--pid", str(guard.process.pid), *arguments)
+
+
+def ticket_numbers(chain: bytes) -> dict[str, bytes]:
+    """The chain sealed three hours ago, and what follows from it up to the next hour (docs/protocol.md section 1)."""
+
+    def expand(secret: bytes, info: bytes) -> bytes:
+        return hmac.digest(secret, info + b"\1", "sha256")
+
+    found = {}
+    tag = hashlib.sha256(NODE.encode()).digest()[:16]
+    for hour in range(-3, 3):
+        root = expand(chain, b"root")
+        found |= {
+            f"chain {hour}": chain,
+            f"root {hour}": root,
+            f"node key {hour}": expand(root, b"node " + tag),
+        }
+        chain = expand(chain, b"next")
+    return found
 
 
 def scrape(folder: Path, *arguments: str) -> Finding:
