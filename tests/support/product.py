@@ -42,9 +42,9 @@ def is_running(pid: int) -> bool:
 
 def free_port() -> int:
     """A port that nobody uses, below those that the kernel gives to connections: it stays free until it is used."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        port = random.randrange(10_000, lowest)
+        port = random.randrange(20_000, given if given > 21_000 else 65_536)
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
             return port

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.product import free_port
 from support.vectors import load
 
 STATE_FILE = "tpm2-00.permall"
@@ -129,12 +131,9 @@ class Swtpm:
 def _two_free_ports() -> int:
     """The TSS library expects the control port right after the data port."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except (OSError, OverflowError):
-                continue
+        port = free_port()
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port + 1)).close()
             return port
 
 
