@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,10 @@ def test_person_presses_a(tmp_path: Path) -> None:
     seen = b""
     while b"press a to approve" not in seen:
         seen += os.read(ours, 4096)
+    address = re.search(rb"card (http://localhost:\d+/r/\w+)", seen)
+    assert address
+    with urllib.request.urlopen(address[1].decode(), timeout=10) as card:
+        page = card.read()
     os.write(ours, b"a")
     while b"audit verified" not in seen:
         seen += os.read(ours, 4096)
@@ -148,3 +153,4 @@ def test_person_presses_a(tmp_path: Path) -> None:
     assert demo.returncode == 0
     assert b"NOT OK" not in output
     assert b"in another terminal" in seen
+    assert b"pay asks to open its secrets" in page

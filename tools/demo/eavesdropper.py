@@ -8,15 +8,8 @@ import http.server
 import threading
 from dataclasses import dataclass, field
 
-KEPT_HEADERS = (
-    "content-type",
-    "accept",
-    "unlatch-claims",
-    "unlatch-approved-by",
-    "unlatch-challenge",
-    "unlatch-identity",
-    "retry-after",
-)
+# They belong to one connection; all others are passed on.
+OWN_HEADERS = {"connection", "content-length", "date", "host", "keep-alive", "server", "transfer-encoding"}
 GATE_SECONDS = 60.0
 RECEIPT = 202
 
@@ -54,7 +47,9 @@ class Eavesdropper:
                 self._pass(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
 
             def _pass(self, body: bytes | None) -> None:
-                sent = {name: value for name, value in self.headers.items() if name.lower() in KEPT_HEADERS}
+                sent = {
+                    name: value for name, value in self.headers.items() if name.lower() not in OWN_HEADERS
+                }
                 exchange = tap.again(self.command) if tap.replaying else None
                 if exchange is None:
                     exchange = tap.carry(gate, self.command, self.path, body, sent)
@@ -96,7 +91,7 @@ class Eavesdropper:
         with contextlib.closing(link):
             link.request(method, path, body=body, headers=headers)
             reply = link.getresponse()
-            kept = {name: value for name, value in reply.getheaders() if name.lower() in KEPT_HEADERS}
+            kept = {name: value for name, value in reply.getheaders() if name.lower() not in OWN_HEADERS}
             exchange = Exchange(method, path, reply.status, reply.read(), kept)
         self.heard.append(exchange)
         return exchange
