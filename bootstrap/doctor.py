@@ -16,6 +16,7 @@ from unlatch.bootstrap.pins.tpm2_header import Tpm2Pin
 from unlatch.bootstrap.pins.tree import BrokenPin, NullPin, Pin, RecoveryPin, SssPin, TangPin, UnknownPin
 from unlatch.bootstrap.sealed import SealedFile
 from unlatch.errors import UnlatchError
+from unlatch.memguard.custodian.uri import TokenUri
 from unlatch.memguard.doctor.finding import Finding, failure, ok, warning
 
 CLOCK_WARNING, CLOCK_FAILURE = 30.0, 300.0
@@ -191,9 +192,9 @@ def check_tpm(pin: Tpm2Pin, banks: Mapping[str, Sequence[int]], where: str) -> F
     return ok(f"the TPM keeps the PCRs that {where} needs", "TPM")
 
 
-def check_token(pin: Pkcs11Pin, tokens: Sequence[Mapping[str, Any]], where: str) -> Iterator[Finding]:
-    """Hold the tokens that a file's URI fits against what it needs."""
-    uri = pin.uri.public_text
+def check_token(wanted: TokenUri, tokens: Sequence[Mapping[str, Any]], where: str) -> Iterator[Finding]:
+    """Hold the tokens that fit a URI against what a file or key needs."""
+    uri = wanted.public_text
     if not tokens:
         yield failure(f"no token fits the URI of {where}", uri, "unlatch hsm list shows what is there")
         return

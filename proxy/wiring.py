@@ -288,8 +288,12 @@ def _clients(loaded: LoadedConfig, chains: dict[str, str]) -> list[dict[str, Any
     ]
 
 
-def _custodians(loaded: LoadedConfig) -> list[dict[str, Any]]:
-    """The custodians that the certificates' keys need; the key's name is what the configuration calls it."""
+def hardware_references(loaded: LoadedConfig) -> dict[str, bytes]:
+    """Every key in hardware that a certificate names: what the configuration calls it, and its URI or file.
+
+    Raises:
+        ConfigError: a file that cannot be read.
+    """
     references: dict[str, bytes] = {}
     for number, listener in enumerate(loaded.config.listeners):
         for index, certificate in enumerate(listener.certificates):
@@ -299,6 +303,12 @@ def _custodians(loaded: LoadedConfig) -> list[dict[str, Any]]:
                 place = f"listeners[{number}].certificates[{index}].key"
                 path = Path(certificate.key.removeprefix("file:"))
                 references[certificate.key] = loaded.read(path, place=place)
+    return references
+
+
+def _custodians(loaded: LoadedConfig) -> list[dict[str, Any]]:
+    """The custodians that the certificates' keys need; the key's name is what the configuration calls it."""
+    references = hardware_references(loaded)
     if not references:
         return []
     from unlatch.memguard.custodian.plan import Options, plan

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from unlatch.errors import ConfigError, UnlatchError, UsageError
 
 if TYPE_CHECKING:
     from unlatch.bootstrap.sealed import SealedFile
+    from unlatch.memguard.custodian.uri import TokenUri
     from unlatch.memguard.doctor.facts import Host
     from unlatch.memguard.doctor.finding import Finding
     from unlatch.proxy.config_file import LoadedConfig
@@ -119,6 +121,7 @@ def _examine(config: Path | None, files: Sequence[Path], *, offline: bool, as_js
         if loaded is not None:
             unlock = loaded.config.unlock
             sealed.append((loaded.resolve(unlock.bundle), frozenset(unlock.gates)))
+            findings += [] if offline else _configured_keys(loaded)
     for path, gates in sealed:
         findings += _sealed_file(path, gates, now=here.now, offline=offline)
     if as_json:
@@ -183,36 +186,69 @@ def _hardware(sealed: SealedFile, path: Path) -> Iterator[Finding]:
     """Ask TPM and tokens where the file needs them, in a process of its own: a module may hang or die."""
     from unlatch.bootstrap import doctor
     from unlatch.bootstrap.pins import tree
-    from unlatch.memguard.custodian import modules, tss
-    from unlatch.memguard.doctor.finding import failure, warning
 
     for pin in tree.leaves(sealed.pin):
-        try:
-            if isinstance(pin, tree.Tpm2Pin):
-                device = tss.device()
-                if device == f"device:{tss.RAW_DEVICE}":
-                    yield warning(
-                        "there is no resource manager: one program at a time can use the TPM",
-                        device,
-                        "boot a kernel that offers /dev/tpmrm0 (4.12 or newer)",
-                    )
-                answer = _told("tpm", "list", "--json")
-                assert isinstance(answer, dict)
-                yield doctor.check_tpm(pin, answer["banks"], str(path))
-            elif isinstance(pin, tree.Pkcs11Pin):
-                modules.find_module(pin.uri)
-                answer = _told("hsm", "list", "--json", "--", pin.uri.public_text)
-                assert isinstance(answer, list)
-                yield from doctor.check_token(pin, answer, str(path))
-        except UnlatchError as error:
-            yield failure(
-                f"{path} needs hardware: {error}",
-                "TPM" if isinstance(pin, tree.Tpm2Pin) else "token",
-                error.hint,
+        if isinstance(pin, tree.Tpm2Pin):
+            yield from _tpm(partial(doctor.check_tpm, pin), str(path))
+        elif isinstance(pin, tree.Pkcs11Pin):
+            yield from _token(pin.uri, str(path))
+
+
+def _configured_keys(loaded: LoadedConfig) -> Iterator[Finding]:
+    """The same for the keys in hardware that certificates name."""
+    from unlatch.memguard.custodian.keyfile import TokenKey, find
+    from unlatch.memguard.doctor.finding import ok
+    from unlatch.proxy.wiring import hardware_references
+
+    def answers(_banks: object, where: str) -> Finding:
+        return ok(f"the TPM of {where} answers", "TPM")
+
+    try:
+        references = hardware_references(loaded)
+    except ConfigError:
+        return  # told by the configuration's own check
+    for name, reference in references.items():
+        key = find(reference)
+        if isinstance(key, TokenKey):
+            yield from _token(key.uri, name)
+        elif key is not None:
+            yield from _tpm(answers, name, tcti=loaded.config.hardware.tcti)
+
+
+def _tpm(check: Callable[[Any, str], Finding], where: str, *, tcti: str | None = None) -> Iterator[Finding]:
+    from unlatch.memguard.custodian import tss
+    from unlatch.memguard.doctor.finding import failure, warning
+
+    try:
+        device = tss.device(tcti)
+        if device == f"device:{tss.RAW_DEVICE}":
+            yield warning(
+                "there is no resource manager: one program at a time can use the TPM",
+                device,
+                "boot a kernel that offers /dev/tpmrm0 (4.12 or newer)",
             )
+        answer = _told("tpm", "list", "--json", tcti=device)
+        assert isinstance(answer, dict)
+        yield check(answer["banks"], where)
+    except UnlatchError as error:
+        yield failure(f"{where} needs hardware: {error}", "TPM", error.hint)
 
 
-def _told(*arguments: str) -> Answer:
+def _token(uri: TokenUri, where: str) -> Iterator[Finding]:
+    from unlatch.bootstrap import doctor
+    from unlatch.memguard.custodian import modules
+    from unlatch.memguard.doctor.finding import failure
+
+    try:
+        modules.find_module(uri)
+        answer = _told("hsm", "list", "--json", "--", uri.public_text)
+        assert isinstance(answer, list)
+        yield from doctor.check_token(uri, answer, where)
+    except UnlatchError as error:
+        yield failure(f"{where} needs hardware: {error}", "token", error.hint)
+
+
+def _told(*arguments: str, tcti: str | None = None) -> Answer:
     """What another command of ours says in JSON.
 
     Raises:
@@ -222,6 +258,7 @@ def _told(*arguments: str) -> Answer:
         done = subprocess.run(
             [sys.executable, "-m", "unlatch", *arguments],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=HARDWARE_SECONDS, check=False,
+            env=os.environ | ({} if tcti is None else {"UNLATCH_TCTI": tcti}),
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise ConfigError(

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from support.gate import Gate
+from support.hardware_site import HardwareSite
 from support.opened_by_key import seal_keyed
 from support.product import UNLATCH, environment, unlatch
 from support.sealed_site import Site
 from support.softhsm import MODULE, SoftHsm
 from support.swtpm import Swtpm
+from support.tangd import Tangd
 
 from unlatch.bootstrap import jose
 
@@ -144,3 +146,25 @@ def test_token_is_asked_where_a_file_needs_it(tmp_path: Path) -> None:
     assert "token prod is there" in said(findings, "pkcs11:")["what"]
     assert code == 22
     assert "no token fits" in said(without, "pkcs11:")["what"]
+
+
+def test_hardware_of_a_configuration_is_asked(tmp_path: Path, tpm: Swtpm, tangd: Tangd) -> None:
+    with SoftHsm() as tokens:
+        tokens.add_token("prod")
+        site = HardwareSite(tmp_path, tokens, "--to", tangd.url, "--thp", tangd.thumbprint)
+        site.add_tpm_key(tpm.tcti)
+        (tmp_path / "unlatch.yaml").write_text(site.config(1).replace("@port@", "2").replace("@health@", "3"))
+        _, findings = examine(tmp_path, "-c", "unlatch.yaml", extra=site.extra)
+        (tmp_path / "empty").mkdir()
+        tokens.config.write_text(f"directories.tokendir = {tmp_path}/empty\n")
+        tpm.stop()
+        code, without = examine(tmp_path, "-c", "unlatch.yaml", extra=site.extra)
+        _, unasked = examine(tmp_path, "--offline", "-c", "unlatch.yaml", extra=site.extra)
+
+    assert said(findings, "the TPM of file:tpm.key answers")["level"] == "ok"
+    for name in ("p256", "rsa"):
+        assert said(findings, f"is there for {site.key_uri(name)}")["level"] == "ok"
+        assert said(without, f"no token fits the URI of {site.key_uri(name)}")["level"] == "failure"
+    assert said(without, "file:tpm.key needs hardware")["level"] == "failure"
+    assert code == 22
+    assert not any(words in one["what"] for one in unasked for words in ("token fits", "needs hardware"))

@@ -101,8 +101,8 @@ class HardwareSite:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
-    def serve(self, app: int, *, name: str = "proxy") -> Proxy:
-        """Start the proxy."""
+    def config(self, app: int) -> str:
+        """The configuration, with marks for the proxy's ports."""
         tcti = self.extra.get("UNLATCH_TCTI", "null")
         text = CONFIG
         for mark, value in {
@@ -111,7 +111,11 @@ class HardwareSite:
             "@gates@": f", gates: [{self.gate}], wait: 60s" if self.gate else "",
         }.items():  # fmt: skip
             text = text.replace(mark, str(value))
-        return Proxy(self.folder, text, name=name, extra=self.extra)
+        return text
+
+    def serve(self, app: int, *, name: str = "proxy") -> Proxy:
+        """Start the proxy."""
+        return Proxy(self.folder, self.config(app), name=name, extra=self.extra)
 
     def answers(self, proxy: Proxy, host: str, version: ssl.TLSVersion | None = None) -> bool | None:
         """True once a request to this name is answered, None while its handshake fails."""
